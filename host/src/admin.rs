@@ -1,0 +1,157 @@
+//! The admin listener: answers probes on a thread and a runtime of its own, so that they are answered however busy the
+//! guests are.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::lifecycle::Lifecycle;
+
+/// Every path that the admin listener answers.
+pub const PATHS: &[&str] = &[LIVEZ, READYZ, VERSION];
+
+const LIVEZ: &str = "/livez";
+const READYZ: &str = "/readyz";
+const VERSION: &str = "/version";
+
+/// Probes and scrapes are few. More connections than this wait in the backlog.
+const CONNECTIONS_MAX: usize = 128;
+
+/// How long a client may take to send a head, and how long a connection may be idle.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The running admin listener. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+    version: Arc<OnceLock<serde_json::Value>>,
+    _stop: oneshot::Sender<Infallible>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    lifecycle: Lifecycle,
+    version: Arc<OnceLock<serde_json::Value>>,
+}
+
+impl Admin {
+    /// Binds the address and starts to answer.
+    ///
+    /// # Errors
+    /// When the address is taken, not ours or not allowed.
+    pub fn start(address: SocketAddr, lifecycle: Lifecycle) -> anyhow::Result<Self> {
+        let listener = std::net::TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on {address} (--admin-listen)"))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let version = Arc::<OnceLock<_>>::default();
+        let shared = Arc::new(Shared { lifecycle, version: version.clone() });
+        let (stop, stopped) = oneshot::channel::<Infallible>();
+        let serve = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    served = accept(listener, shared) => {
+                        if let Err(error) = served {
+                            tracing::error!(%error, "the admin listener ended");
+                        }
+                    }
+                    _ = stopped => {}
+                }
+            });
+        };
+        thread::Builder::new().name("admin".to_owned()).spawn(serve).context("start the admin thread")?;
+        Ok(Self { address, version, _stop: stop })
+    }
+
+    /// The address that it answers on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on `/version` answers with this.
+    pub fn publish_version(&self, version: serde_json::Value) {
+        let _ = self.version.set(version);
+    }
+}
+
+async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an admin connection; trying again");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(shared.answer(&request))));
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "admin connection");
+            }
+            drop(permit);
+        });
+    }
+}
+
+impl Shared {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let answer = match request.uri().path() {
+            LIVEZ => text(StatusCode::OK, "alive"),
+            READYZ => match self.lifecycle.readiness() {
+                Ok(()) => text(StatusCode::OK, "ready"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+            },
+            VERSION => match self.version.get() {
+                Some(version) => json(version),
+                None => text(StatusCode::SERVICE_UNAVAILABLE, "starting: the component is not loaded yet"),
+            },
+            _ => text(StatusCode::NOT_FOUND, &format!("not found; here are {}", PATHS.join(" "))),
+        };
+        match *request.method() {
+            Method::GET | Method::HEAD => answer,
+            _ if answer.status() == StatusCode::NOT_FOUND => answer,
+            _ => {
+                let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+                refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                refusal
+            }
+        }
+    }
+}
+
+fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
+    typed(status, "text/plain; charset=utf-8", format!("{line}\n"))
+}
+
+fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    typed(StatusCode::OK, "application/json", format!("{value:#}\n"))
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

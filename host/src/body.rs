@@ -1,0 +1,207 @@
+//! Bodies around bodies: the request's, which remembers what went wrong with it, and the response's, which keeps a guard
+//! alive until its last byte. Both pass on `is_end_stream` and `size_hint`: the framing of HEAD, 204 and 304 needs them.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::CONTENT_LENGTH;
+use hyper::{HeaderMap, Response};
+
+use crate::error::Error;
+
+/// The length that headers announce, in bytes.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What went wrong with a request body, for the side that answers: the guest sees only that its stream failed, but the
+/// client is to be told the cause. Clones are the same fault.
+#[derive(Debug, Clone, Default)]
+pub struct BodyFault(Arc<OnceLock<Error>>);
+
+impl BodyFault {
+    /// Whether there is one.
+    pub fn is_set(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// The fault itself. Call it when the body is gone: only the last holder can have it.
+    pub fn into_error(self) -> Error {
+        let fault = Arc::into_inner(self.0).and_then(OnceLock::into_inner);
+        fault.unwrap_or_else(|| Error::ClientBodyBroken("its reader is still there".to_owned()))
+    }
+}
+
+/// The body of a request on its way to the guest.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    limit: u64,
+    received: u64,
+    fault: BodyFault,
+}
+
+/// The guest's side of a fault: its stream ends in an error.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body failed")]
+pub struct RequestBodyError;
+
+impl RequestBody {
+    /// Wraps what hyper reads; `limit` is the most bytes that it may have.
+    ///
+    /// # Errors
+    /// When its announced length is larger. Nothing was read then, and no `100 Continue` was sent.
+    pub fn new(incoming: Incoming, limit: u64) -> Result<(Self, BodyFault), Error> {
+        if incoming.size_hint().lower() > limit {
+            return Err(Error::ClientBodyTooLarge(limit));
+        }
+        let fault = BodyFault::default();
+        Ok((Self { incoming, limit, received: 0, fault: fault.clone() }, fault))
+    }
+
+    /// Takes a frame on, unless it is one too many.
+    fn admit(&mut self, frame: Result<Frame<Bytes>, hyper::Error>) -> Result<Frame<Bytes>, Error> {
+        let frame = frame.map_err(|error| Error::ClientBodyBroken(error.to_string()))?;
+        self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if self.received > self.limit { Err(Error::ClientBodyTooLarge(self.limit)) } else { Ok(frame) }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(context)) else {
+                return Poll::Ready(None);
+            };
+            match self.admit(frame) {
+                // An empty frame is nothing to a guest, and a row of them (HTTP/2 allows it) would use up the attempts
+                // after which wasmtime-wasi-io gives a blocking read up.
+                Ok(frame) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Ok(frame) => return Poll::Ready(Some(Ok(frame))),
+                Err(error) => {
+                    let _ = self.fault.0.set(error); // the first fault is the cause
+                    return Poll::Ready(Some(Err(RequestBodyError)));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A response body: one of the host's own answers, or a stream.
+#[derive(Debug)]
+pub enum Answer<B> {
+    /// All of it, at once.
+    Whole(Full<Bytes>),
+    /// What a guest writes.
+    Stream(B),
+}
+
+impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for Answer<B> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut *self {
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Self::Stream(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Told how a response body goes.
+pub trait Guard {
+    /// A frame with this many bytes of data goes out.
+    fn sent(&mut self, bytes: usize);
+
+    /// The body is over: whole, or cut by an error. Without this call the client has left.
+    fn finish(&mut self, result: Result<(), &Error>);
+}
+
+/// A response body that holds a guard until its last byte, or until the client's leaving drops it.
+#[derive(Debug)]
+pub struct Guarded<B, G> {
+    body: B,
+    guard: G,
+    /// Bytes that `content-length` still promises: hyper drops a body that has them all without asking for its end.
+    promised: Option<u64>,
+}
+
+impl<B: Body, G: Guard> Guarded<B, G> {
+    /// Puts the guard into a response's body. A body that is over already, such as that of a 204, is finished at once:
+    /// hyper does not ask for a frame of it.
+    pub fn wrap(response: Response<B>, mut guard: G) -> Response<Self> {
+        let promised = content_length(response.headers());
+        response.map(|body| {
+            if body.is_end_stream() {
+                guard.finish(Ok(()));
+            }
+            Self { body, guard, promised }
+        })
+    }
+}
+
+impl<B, G> Body for Guarded<B, G>
+where
+    B: Body<Data = Bytes, Error = Error> + Unpin,
+    G: Guard + Unpin,
+{
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                self.guard.sent(length);
+                self.promised = self.promised.map(|promised| promised.saturating_sub(length as u64));
+                if frame.is_trailers() || self.promised == Some(0) || self.body.is_end_stream() {
+                    self.guard.finish(Ok(())); // hyper asks for no further frame
+                }
+            }
+            Some(Err(error)) => self.guard.finish(Err(error)),
+            None => self.guard.finish(Ok(())),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

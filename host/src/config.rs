@@ -1,0 +1,309 @@
+//! The command line: every flag, its environment variable, and the check that names every fault at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A value of `--config-dir` may be as large as a whole Kubernetes Secret (1 MiB), and no larger.
+const CONFIG_FILE_MAX: u64 = 1024 * 1024;
+
+/// Serves one WASI HTTP component.
+///
+/// Exit status: 0 after a clean drain, 1 when the drain had to cut work, 2 when the host could not start.
+#[derive(Debug, Parser)]
+#[command(name = "taffrail", version, max_term_width = 100)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a component over HTTP/1.1 and HTTP/2 (prior knowledge) until SIGTERM or SIGINT
+    ///
+    /// Health: /livez, /readyz and /version on the admin address; /health on the traffic address.
+    /// SIGTERM or SIGINT drains: not ready at once, serving for --drain-delay, then finishing for
+    /// up to --drain-timeout. A second signal ends at once.
+    Serve(Box<Flags>),
+}
+
+/// The flags of `serve` as they were given. [`Flags::check`] turns them into a [`Config`].
+#[derive(Debug, Clone, Args)]
+pub struct Flags {
+    /// The component: a .wasm file built for wasm32-wasip2 that exports wasi:http/incoming-handler
+    #[arg(value_name = "COMPONENT", env = "TAFFRAIL_COMPONENT")]
+    component: PathBuf,
+
+    /// Address for the traffic (port 0: any free port; the log names it)
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080", env = "TAFFRAIL_LISTEN")]
+    listen: String,
+
+    /// Address for /livez, /readyz and /version
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090", env = "TAFFRAIL_ADMIN_LISTEN")]
+    admin_listen: String,
+
+    /// A value for the component's wasi:config/store (repeatable; the variable holds one)
+    #[arg(long, value_name = "KEY=VALUE", env = "TAFFRAIL_CONFIG", hide_env_values = true)]
+    config: Vec<String>,
+
+    /// Directory with one file per config key, as Kubernetes mounts a Secret. One final newline of
+    /// each file is left out. Where both name a key, the directory wins over --config
+    #[arg(long, value_name = "DIR", env = "TAFFRAIL_CONFIG_DIR")]
+    config_dir: Option<PathBuf>,
+
+    /// Path on the traffic address that the host answers with its own health; empty turns it off
+    #[arg(long, value_name = "PATH", default_value = "/health", env = "TAFFRAIL_HEALTH_PATH")]
+    health_path: String,
+
+    /// The application's name in the health report [default: the component's file name]
+    #[arg(long, value_name = "NAME", env = "TAFFRAIL_APPLICATION")]
+    application: Option<String>,
+
+    /// After SIGTERM: how long to go on serving as usual, so that the balancer can look away
+    #[arg(long, value_name = "DURATION", default_value = "0s", env = "TAFFRAIL_DRAIN_DELAY")]
+    drain_delay: String,
+
+    /// After the delay: how long requests in flight may take to finish before they are cut
+    #[arg(long, value_name = "DURATION", default_value = "25s", env = "TAFFRAIL_DRAIN_TIMEOUT")]
+    drain_timeout: String,
+
+    /// Requests that may be with the component at the same time; more are answered 503 at once
+    #[arg(long, value_name = "COUNT", default_value = "1024", env = "TAFFRAIL_MAX_IN_FLIGHT")]
+    max_in_flight: String,
+
+    /// Largest request body; a larger one is answered 413
+    #[arg(long, value_name = "SIZE", default_value = "10MiB", env = "TAFFRAIL_MAX_BODY")]
+    max_body: String,
+
+    /// What to log: a level, or directives such as info,taffrail=debug,guest=warn
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "TAFFRAIL_LOG")]
+    log: String,
+
+    /// How to log on stderr: human, json, or auto (human on a terminal, json elsewhere)
+    #[arg(long, value_name = "FORMAT", default_value = "auto", env = "TAFFRAIL_LOG_FORMAT")]
+    log_format: String,
+}
+
+/// Everything that the host needs to know to start, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The component file.
+    pub component: PathBuf,
+    /// Traffic address.
+    pub listen: SocketAddr,
+    /// Admin address.
+    pub admin_listen: SocketAddr,
+    /// What the guest reads through `wasi:config/store`. May hold secrets: never logged.
+    pub guest_config: GuestConfig,
+    /// Path of the host's health report on the traffic address, if any.
+    pub health_path: Option<String>,
+    /// The application's name in the health report.
+    pub application: String,
+    /// How long to go on serving after the signal.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take after that.
+    pub drain_timeout: Duration,
+    /// What one request, and all of them together, may cost.
+    pub limits: Limits,
+    /// The log's filter, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub log: String,
+    /// The log's format.
+    pub log_format: LogFormat,
+}
+
+/// What one request, and all of them together, may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests with the guest at the same time.
+    pub max_in_flight: u32,
+    /// Bytes of a request body.
+    pub max_body: u64,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Keys and values for the guest. `Debug` shows the keys alone, because a value may be a secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct GuestConfig(pub BTreeMap<String, String>);
+
+impl fmt::Debug for GuestConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Every fault of a configuration, one line each.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Faults(Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("these settings cannot be used:")?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl Faults {
+    /// Reads one flag's text; a fault is kept, named by flag and variable, and the reading goes on.
+    fn read<T>(&mut self, flag: &str, text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        parse(text).map_err(|why| self.add(flag, &format!("{text:?} {why}"))).ok()
+    }
+
+    fn add(&mut self, flag: &str, fault: &str) {
+        let variable = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
+        self.0.push(format!("{flag} (TAFFRAIL_{variable}): {fault}"));
+    }
+}
+
+impl Flags {
+    /// Checks every flag.
+    ///
+    /// # Errors
+    /// All faults together, so that one run is enough to find them.
+    pub fn check(self) -> Result<Config, Faults> {
+        let mut faults = Faults::default();
+        let listen = faults.read("--listen", &self.listen, address);
+        let admin_listen = faults.read("--admin-listen", &self.admin_listen, address);
+        let health_path = faults.read("--health-path", &self.health_path, health_path);
+        let drain_delay = faults.read("--drain-delay", &self.drain_delay, duration);
+        let drain_timeout = faults.read("--drain-timeout", &self.drain_timeout, duration);
+        let max_in_flight = faults.read("--max-in-flight", &self.max_in_flight, count);
+        let max_body = faults.read("--max-body", &self.max_body, size);
+        let log = faults.read("--log", &self.log, log_filter);
+        let log_format = faults.read("--log-format", &self.log_format, log_format);
+        let guest_config = self.guest_config(&mut faults);
+        if listen.is_some() && listen == admin_listen && listen.is_some_and(|address| address.port() != 0) {
+            faults.add("--admin-listen", "is the traffic address too; give it a port of its own");
+        }
+        let application = self
+            .application
+            .unwrap_or_else(|| self.component.file_stem().map_or_else(String::new, |stem| stem.display().to_string()));
+        let config = || {
+            Some(Config {
+                component: self.component,
+                listen: listen?,
+                admin_listen: admin_listen?,
+                guest_config,
+                health_path: health_path?,
+                application,
+                drain_delay: drain_delay?,
+                drain_timeout: drain_timeout?,
+                limits: Limits { max_in_flight: max_in_flight?, max_body: max_body? },
+                log: log?,
+                log_format: log_format?,
+            })
+        };
+        match config() {
+            Some(config) if faults.0.is_empty() => Ok(config),
+            _ => Err(faults),
+        }
+    }
+
+    fn guest_config(&self, faults: &mut Faults) -> GuestConfig {
+        let mut values = BTreeMap::new();
+        for pair in &self.config {
+            // The value is not repeated in the fault: it may be a secret.
+            match pair.split_once('=') {
+                Some((key, value)) if !key.is_empty() => {
+                    values.insert(key.to_owned(), value.to_owned());
+                }
+                _ => faults.add("--config", "a value has no key; write KEY=VALUE"),
+            }
+        }
+        if let Some(dir) = &self.config_dir {
+            match read_config_dir(dir) {
+                Ok(files) => values.extend(files),
+                Err(why) => faults.add("--config-dir", &why),
+            }
+        }
+        GuestConfig(values)
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not an address; write IP:PORT, such as 0.0.0.0:8080 or [::]:8080".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "is not a duration; write a number with its unit, such as 500ms, 5s or 1m".to_owned())
+}
+
+/// A pool of guests is sized by it, so it has a bound: 1,000,000.
+fn count(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("is not a count; write a number from 1 to 1000000".to_owned()),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|_| "is not a size; write a number with its unit, such as 64KiB, 10MiB or 1GiB".to_owned())
+}
+
+fn health_path(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Ok(None),
+        path if path.starts_with('/') && !path.contains(['?', '#', ' ']) => Ok(Some(path.to_owned())),
+        _ => Err("is not a path; write /health, say, or nothing to turn it off".to_owned()),
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::from_str(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("is not a log filter ({error}); write a level such as info, or target=level,…"))
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("is not a log format; write auto, human or json".to_owned()),
+    }
+}
+
+/// One key per file. Names that start with `..` are Kubernetes' own (the links by which it swaps a whole Secret at
+/// once), and folders hold no value.
+fn read_config_dir(dir: &Path) -> Result<BTreeMap<String, String>, String> {
+    let at = |path: &Path, what: String| format!("{}: {what}", path.display());
+    let entries = std::fs::read_dir(dir).map_err(|error| at(dir, format!("cannot be listed: {error}")))?;
+    let mut values = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(|error| at(dir, error.to_string()))?.path();
+        let Some(name) = path.file_name().map(|name| name.display().to_string()) else { continue };
+        let metadata = std::fs::metadata(&path).map_err(|error| at(&path, error.to_string()))?;
+        if name.starts_with("..") || !metadata.is_file() {
+            continue;
+        }
+        if metadata.len() > CONFIG_FILE_MAX {
+            return Err(at(&path, format!("is larger than {CONFIG_FILE_MAX} bytes")));
+        }
+        let bytes = std::fs::read(&path).map_err(|error| at(&path, error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|_| at(&path, "is not UTF-8 text".to_owned()))?;
+        let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        values.insert(name, text.to_owned());
+    }
+    Ok(values)
+}

@@ -1,0 +1,105 @@
+//! The Wasm engine: how guests are compiled, where their memory comes from, and the clock that makes them yield.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+
+/// How often a busy guest yields to the rest of its thread, and so how late a deadline or a client's leaving may stop
+/// it. 10 ms is far below what a client notices and costs 100 atomic increments a second.
+const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+/// The most memory one guest may have, in bytes.
+pub const GUEST_MEMORY_MAX: usize = 128 * 1024 * 1024;
+
+/// Core instances that one component may hold: composed components and those of scripting languages bring many.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
+
+/// Memories and tables that one component may hold on average. The pool reserves address space for each memory, so
+/// this number is kept near what toolchains produce: one memory, and two tables with the adapters' own.
+const MEMORIES_PER_COMPONENT: u32 = 2;
+const TABLES_PER_COMPONENT: u32 = 8;
+
+/// Stack for the Wasm of one guest, and for the fiber on which it runs together with the host calls that it makes.
+const WASM_STACK: usize = 512 * 1024;
+const FIBER_STACK: usize = 2 * 1024 * 1024;
+
+/// Where the memory of guests comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocator {
+    /// Slots reserved at start: instantiation is cheap.
+    Pooling,
+    /// Mapped for each guest: slower, but needs no reservation.
+    OnDemand,
+}
+
+impl Allocator {
+    /// For the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pooling => "pooling",
+            Self::OnDemand => "on-demand",
+        }
+    }
+}
+
+/// Makes an engine that can run `guests` guests at the same time, and starts its clock.
+///
+/// The pool reserves address space (about 4 GiB a memory, so that the compiler can leave out bounds checks). Where that
+/// is refused (`ulimit -v`, strict overcommit, a small address space) memory is mapped on demand instead, and the log
+/// says so.
+///
+/// # Errors
+/// When neither can be had: the CPU or the operating system is not one that Wasmtime supports.
+pub fn start(guests: u32) -> anyhow::Result<(Engine, Allocator)> {
+    let (engine, allocator) = match Engine::new(&config(InstanceAllocationStrategy::Pooling(pool(guests)))) {
+        Ok(engine) => (engine, Allocator::Pooling),
+        Err(error) => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                guests,
+                "the address space has no room for a pool of guest memories: mapping each on demand, which is slower"
+            );
+            let engine = Engine::new(&config(InstanceAllocationStrategy::OnDemand));
+            let engine = engine.map_err(anyhow::Error::from).context("start the Wasm engine")?;
+            (engine, Allocator::OnDemand)
+        }
+    };
+    let clock = engine.weak();
+    thread::Builder::new().name("epoch".to_owned()).spawn(move || tick(&clock)).context("start the epoch thread")?;
+    Ok((engine, allocator))
+}
+
+/// Advances the epoch for as long as anybody holds the engine.
+fn tick(engine: &EngineWeak) {
+    while let Some(engine) = engine.upgrade() {
+        engine.increment_epoch();
+        drop(engine);
+        thread::sleep(EPOCH_TICK);
+    }
+}
+
+fn config(allocation: InstanceAllocationStrategy) -> Config {
+    let mut config = Config::new();
+    config
+        .allocation_strategy(allocation)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(FIBER_STACK)
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        .memory_init_cow(true);
+    config
+}
+
+fn pool(guests: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(guests)
+        .total_core_instances(guests.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(guests.saturating_mul(MEMORIES_PER_COMPONENT))
+        .total_tables(guests.saturating_mul(TABLES_PER_COMPONENT))
+        .total_stacks(guests)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT * 4)
+        .max_memory_size(GUEST_MEMORY_MAX);
+    pool
+}

@@ -1,0 +1,119 @@
+//! A revision: one component file, read, checked, compiled and linked. Every way in which a file can be wrong ends here
+//! in one sentence that says what to do.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use super::store::{self, OFFERED, State};
+
+/// What a component must export, without the version.
+const HANDLER: &str = "wasi:http/incoming-handler";
+
+/// What is known of the component that is served.
+#[derive(Debug, Clone)]
+pub struct Revision {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    /// SHA-256 of the file, in hex.
+    pub digest: String,
+    /// Size of the file in bytes.
+    pub size: usize,
+    /// The world that the host serves it as, by the version of the handler that it exports.
+    pub world: String,
+    /// The interfaces that it imports, in its own order.
+    pub imports: Vec<String>,
+}
+
+impl Revision {
+    /// For the admin endpoint `/version`.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "file": self.file.display().to_string(),
+            "digest": format!("sha256:{}", self.digest),
+            "size": self.size,
+            "world": self.world,
+            "imports": self.imports,
+        })
+    }
+}
+
+/// Reads, checks, compiles and links a component file.
+///
+/// # Errors
+/// One sentence for each way in which the file can be wrong.
+pub fn load(engine: &Engine, file: &Path) -> anyhow::Result<(Revision, ProxyPre<State>)> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read the component {}", file.display()))?;
+    check_kind(&bytes).with_context(|| format!("{} is not a component", file.display()))?;
+    let component = Component::from_binary(engine, &bytes)
+        .map_err(anyhow::Error::from)
+        .with_context(|| format!("{} cannot be compiled", file.display()))?;
+
+    let kind = component.component_type();
+    let imports: Vec<String> = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
+    let exports: Vec<String> = kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let world = handler_world(&exports).with_context(|| format!("{} cannot serve HTTP", file.display()))?;
+    check_imports(&imports).with_context(|| format!("{} asks for what the host does not offer", file.display()))?;
+
+    let linked = store::linker(engine)
+        .and_then(|linker| linker.instantiate_pre(&component))
+        .and_then(ProxyPre::new)
+        .map_err(anyhow::Error::from)
+        .with_context(|| format!("{} was built against another definition of an interface", file.display()))?;
+    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((Revision { file: file.to_owned(), digest, size: bytes.len(), world, imports }, linked))
+}
+
+/// Tells a component from everything else that a file may hold, by its first eight bytes.
+fn check_kind(bytes: &[u8]) -> anyhow::Result<()> {
+    match bytes {
+        [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            bail!("it is a core Wasm module; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`")
+        }
+        [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => {
+            bail!("it is a component of an unknown binary version; build it with a current toolchain")
+        }
+        [b'\0', b'a', b's', b'm', ..] => bail!("it is damaged or cut off: its Wasm version is unknown"),
+        [0x7f, b'E', b'L', b'F', ..] => {
+            bail!("it is a native or precompiled (ELF) file; name the .wasm file that it was made from")
+        }
+        [] => bail!("the file is empty"),
+        _ => bail!("it is not Wasm at all; name a .wasm file that was built for wasm32-wasip2"),
+    }
+}
+
+/// The world for the handler among the exports: `wasi:http/proxy@0.2.x`.
+fn handler_world(exports: &[String]) -> anyhow::Result<String> {
+    let handler = exports.iter().find_map(|export| export.strip_prefix(HANDLER)?.strip_prefix('@'));
+    match handler {
+        Some(version) if version.starts_with("0.2.") => Ok(format!("wasi:http/proxy@{version}")),
+        Some(version) => bail!("it exports {HANDLER}@{version}; the host serves 0.2.x: rebuild it against that"),
+        None if exports.is_empty() => bail!("it exports nothing; it must export {HANDLER}@0.2.x"),
+        None => bail!("it exports {}; it must export {HANDLER}@0.2.x", exports.join(", ")),
+    }
+}
+
+/// Names every import that the host does not offer: the nearest one that it does, or the version that it has.
+fn check_imports(imports: &[String]) -> anyhow::Result<()> {
+    let unknown: Vec<String> = imports.iter().filter_map(|import| import_fault(import)).collect();
+    if unknown.is_empty() { Ok(()) } else { bail!("{}", unknown.join("; ")) }
+}
+
+fn import_fault(import: &str) -> Option<String> {
+    let (interface, version) = import.split_once('@').unwrap_or((import, ""));
+    let similarity = |offered: &str| strsim::jaro_winkler(interface, offered);
+    let (nearest, versions) = OFFERED.iter().max_by(|(a, _), (b, _)| similarity(a).total_cmp(&similarity(b)))?;
+    if *nearest != interface {
+        return Some(format!("it imports {import}; the nearest that the host offers is {nearest}@{versions}"));
+    }
+    let offered = match versions.strip_suffix('x') {
+        Some(line) => version.starts_with(line) && !version.contains('-'),
+        None => version == *versions,
+    };
+    (!offered).then(|| format!("it imports {import}; the host offers {nearest}@{versions}: rebuild it against that"))
+}

@@ -1,0 +1,116 @@
+//! What a guest prints becomes log lines of the host, with the request's id.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+/// The longest log line; a longer one is split. Also what the guest may write at once.
+const LINE_MAX: usize = 8 * 1024;
+
+/// One of a guest's two output streams. Clones are the same stream: a guest's runtime opens a new handle for every
+/// write, so a line may come through many of them.
+#[derive(Debug, Clone)]
+pub struct GuestOutput(Arc<Lines>);
+
+impl GuestOutput {
+    /// `stream` is `stdout` or `stderr`.
+    pub fn new(stream: &'static str, request_id: Arc<str>) -> Self {
+        Self(Arc::new(Lines { stream, request_id, partial: Mutex::default() }))
+    }
+}
+
+/// Cuts what is written into lines. A rest without a newline is logged when the guest has ended.
+#[derive(Debug)]
+struct Lines {
+    stream: &'static str,
+    request_id: Arc<str>,
+    partial: Mutex<Vec<u8>>,
+}
+
+impl Lines {
+    fn push(&self, bytes: &[u8]) {
+        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
+            for chunk in text.chunks(LINE_MAX) {
+                if partial.len() + chunk.len() > LINE_MAX {
+                    self.log(&std::mem::take(&mut *partial));
+                }
+                partial.extend_from_slice(chunk);
+            }
+            if ended {
+                self.log(&std::mem::take(&mut *partial));
+            }
+        }
+    }
+
+    fn log(&self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
+        tracing::info!(target: "guest", stream = self.stream, request_id = &*self.request_id, "{line}");
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        let rest = std::mem::take(self.partial.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if !rest.is_empty() {
+            self.log(&rest);
+        }
+    }
+}
+
+impl IsTerminal for GuestOutput {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for GuestOutput {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for GuestOutput {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.0.push(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(LINE_MAX)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for GuestOutput {
+    async fn ready(&mut self) {}
+}
+
+impl AsyncWrite for GuestOutput {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.0.push(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,116 @@
+//! What the host holds for one guest: its own table of resources, and nothing of the machine.
+
+use std::sync::Arc;
+
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::stdio::GuestOutput;
+use crate::outbound::Outbound;
+
+const WASI_0_2: &str = "0.2.x";
+const WASI_CONFIG: &str = "0.2.0-rc.1"; // a draft: no other version is compatible
+
+/// The interfaces that the host offers, each with its versions. Language runtimes import them all, whether or not the
+/// program uses them, so all of them link; what is behind them is decided by [`State`]. `tests/suite` links each.
+pub const OFFERED: &[(&str, &str)] = &[
+    ("wasi:cli/environment", WASI_0_2),
+    ("wasi:cli/exit", WASI_0_2),
+    ("wasi:cli/stderr", WASI_0_2),
+    ("wasi:cli/stdin", WASI_0_2),
+    ("wasi:cli/stdout", WASI_0_2),
+    ("wasi:cli/terminal-input", WASI_0_2),
+    ("wasi:cli/terminal-output", WASI_0_2),
+    ("wasi:cli/terminal-stderr", WASI_0_2),
+    ("wasi:cli/terminal-stdin", WASI_0_2),
+    ("wasi:cli/terminal-stdout", WASI_0_2),
+    ("wasi:clocks/monotonic-clock", WASI_0_2),
+    ("wasi:clocks/wall-clock", WASI_0_2),
+    ("wasi:config/store", WASI_CONFIG),
+    ("wasi:filesystem/preopens", WASI_0_2),
+    ("wasi:filesystem/types", WASI_0_2),
+    ("wasi:http/outgoing-handler", WASI_0_2),
+    ("wasi:http/types", WASI_0_2),
+    ("wasi:io/error", WASI_0_2),
+    ("wasi:io/poll", WASI_0_2),
+    ("wasi:io/streams", WASI_0_2),
+    ("wasi:random/insecure", WASI_0_2),
+    ("wasi:random/insecure-seed", WASI_0_2),
+    ("wasi:random/random", WASI_0_2),
+    ("wasi:sockets/instance-network", WASI_0_2),
+    ("wasi:sockets/ip-name-lookup", WASI_0_2),
+    ("wasi:sockets/network", WASI_0_2),
+    ("wasi:sockets/tcp", WASI_0_2),
+    ("wasi:sockets/tcp-create-socket", WASI_0_2),
+    ("wasi:sockets/udp", WASI_0_2),
+    ("wasi:sockets/udp-create-socket", WASI_0_2),
+];
+
+/// The data of one store. No directory is preopened, the environment is empty, and every socket is refused.
+pub struct State {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+    config: Arc<WasiConfigVariables>,
+    limits: StoreLimits,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// A store for one request.
+pub fn new(
+    engine: &Engine,
+    config: Arc<WasiConfigVariables>,
+    request_id: &Arc<str>,
+    memory_max: usize,
+) -> Store<State> {
+    let wasi = WasiCtx::builder()
+        .stdout(GuestOutput::new("stdout", request_id.clone()))
+        .stderr(GuestOutput::new("stderr", request_id.clone()))
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .build();
+    let mut store = Store::new(
+        engine,
+        State {
+            table: ResourceTable::new(),
+            wasi,
+            http: WasiHttpCtx::new(),
+            outbound: Outbound,
+            config,
+            limits: StoreLimitsBuilder::new().memory_size(memory_max).build(),
+        },
+    );
+    store.limiter(|state| &mut state.limits);
+    // At every tick the guest yields, so that the deadline and a client's leaving are seen.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    store
+}
+
+/// A linker that offers what [`OFFERED`] lists.
+///
+/// # Errors
+/// When an interface is defined twice, which no component can cause.
+pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi_config::add_to_linker(&mut linker, |state: &mut State| WasiConfig::from(&*state.config))?;
+    Ok(linker)
+}

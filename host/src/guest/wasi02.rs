@@ -1,0 +1,62 @@
+//! One call of a WASI 0.2 component: `wasi:http/incoming-handler`.
+
+use hyper::{Request, Response};
+use tokio::sync::oneshot;
+use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::WasiHttpView;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use super::store::State;
+use crate::body::{RequestBody, RequestBodyError};
+use crate::error::Error;
+
+/// What a guest sets as its response.
+pub type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+impl From<RequestBodyError> for wasmtime_wasi_http::Error {
+    fn from(_: RequestBodyError) -> Self {
+        Self::HttpProtocolError
+    }
+}
+
+/// Instantiates the component and calls its handler. The response goes out through `head` as soon as the guest sets it,
+/// usually before this ends. Dropping the future stops the guest wherever it is.
+///
+/// # Errors
+/// How the guest failed, or why it could not be started.
+pub async fn run(
+    linked: &ProxyPre<State>,
+    mut store: Store<State>,
+    request: Request<RequestBody>,
+    head: oneshot::Sender<Head>,
+) -> Result<(), Error> {
+    let scheme = match request.uri().scheme_str() {
+        Some("https") => Scheme::Https,
+        _ => Scheme::Http,
+    };
+    let mut http = store.data_mut().http();
+    let request = http.new_incoming_request(scheme, request).map_err(internal)?;
+    let outparam = http.new_response_outparam(head).map_err(internal)?;
+    let proxy = linked.instantiate_async(&mut store).await.map_err(failure)?;
+    proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await.map_err(failure)
+}
+
+fn internal(error: wasmtime::Error) -> Error {
+    Error::HostInternal(format!("{error:#}"))
+}
+
+/// How a guest failed, by what wasmtime reports.
+pub fn failure(error: wasmtime::Error) -> Error {
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        Error::GuestExited(exit.0)
+    } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        internal(error)
+    } else if error.is::<Trap>() {
+        Error::GuestTrapped(format!("{error:?}"))
+    } else {
+        Error::GuestTrapped(format!("{error:#}"))
+    }
+}

@@ -1,0 +1,167 @@
+//! Taffrail serves one WASI HTTP component.
+//!
+//! One process, two listeners. Traffic comes in through [`server`] and [`connection`]; [`request`] admits it; [`guest`]
+//! runs the component in a fresh sandbox; [`error`] decides what the client sees when that fails. [`admin`] answers
+//! probes from a thread of its own. [`lifecycle`] is the one state: Starting → Ready → Draining.
+//!
+//! ```text
+//! main → lib ─┬→ server → connection → request → guest → outbound
+//!             └→ admin
+//!        leaves, used by all of them and using none of them:  config  error  body  lifecycle  logs
+//! ```
+//!
+//! The arrows never turn back, and `tests/suite/rules.rs` holds them: wasmtime is known to [`guest`] and [`outbound`]
+//! alone, hyper's server to [`connection`] and [`admin`], clap to [`config`], the status of a failure to [`error`].
+//!
+//! # What carries a request
+//!
+//! | step | type | holds |
+//! |---|---|---|
+//! | accepted | [`connection::Connection`] | the client's address, the order to close |
+//! | admitted | [`request::InFlight`] | a slot of the limit, until both guest and response have ended |
+//! | run | [`guest::Guest::handle`] | a store of its own, polled by the connection's task |
+//! | answered | [`body::Guarded`] | the guest's body with the request's [`request::Record`] inside, until the last byte or the client's leaving |
+//!
+//! No task is spawned for a request (why: see [`guest`]). Only a guest that goes on after its response has ended gets a
+//! task, and counts as in flight until it is done.
+//!
+//! # What is deliberately absent
+//!
+//! The host pulls no image and watches no file: a new component is a new process. It terminates no TLS: the ingress does.
+//! The guest gets no file, no socket and no outbound request.
+
+pub mod admin;
+pub mod body;
+pub mod config;
+pub mod connection;
+pub mod error;
+pub mod guest;
+pub mod lifecycle;
+pub mod logs;
+pub mod outbound;
+pub mod request;
+pub mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::{sleep, timeout};
+
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::guest::Guest;
+use crate::lifecycle::{Lifecycle, Phase, Step};
+use crate::request::{Health, Requests};
+use crate::server::{Server, ServerHandle};
+
+/// A running host. Ends when it is drained.
+#[derive(Debug)]
+pub struct Host {
+    address: SocketAddr,
+    admin: Admin,
+    lifecycle: Lifecycle,
+    requests: Arc<Requests>,
+    server: ServerHandle,
+    drain_delay: Duration,
+    drain_timeout: Duration,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests that were still in flight when the time was up, and were cut.
+    pub cut: usize,
+}
+
+impl Host {
+    /// Starts the host: admin listener first, then the component, the traffic port last. Returns when it is ready.
+    ///
+    /// # Errors
+    /// One message that says what is wrong and what to do. The traffic port is not bound then.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let lifecycle = Lifecycle::default();
+        let admin = Admin::start(config.admin_listen, lifecycle.clone())?;
+        tracing::info!(admin = %admin.address(), "starting");
+
+        let (file, guest_config) = (config.component.clone(), config.guest_config.clone());
+        let limits = config.limits;
+        let load = move || Guest::load(&file, &guest_config, limits.max_in_flight);
+        let guest = Arc::new(tokio::task::spawn_blocking(load).await.context("the compiler failed")??);
+        admin.publish_version(serde_json::json!({
+            "host": env!("CARGO_PKG_VERSION"),
+            "component": guest.revision().json(),
+        }));
+        lifecycle.advance(Phase::Starting(Step::Instantiate));
+        guest.probe().await?;
+
+        lifecycle.advance(Phase::Starting(Step::Listen));
+        let health =
+            config.health_path.map(|path| Health { path, application: config.application, hostname: hostname() });
+        let allocator = guest.allocator();
+        let requests = Arc::new(Requests::new(guest, lifecycle.clone(), health, limits));
+        let listener =
+            server::bind(config.listen).with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
+        let address = listener.local_addr()?;
+        let (server, handle) = Server::new(listener, requests.clone());
+        tokio::spawn(server.run());
+        lifecycle.advance(Phase::Ready);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            listen = %address,
+            admin = %admin.address(),
+            allocator = allocator.name(),
+            max_in_flight = limits.max_in_flight,
+            "ready"
+        );
+        Ok(Self {
+            address,
+            admin,
+            lifecycle,
+            requests,
+            server: handle,
+            drain_delay: config.drain_delay,
+            drain_timeout: config.drain_timeout,
+        })
+    }
+
+    /// Where the traffic goes.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the probes go.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// Ends without losing a request: not ready at once, serving as usual for the delay, then no new connection, and up
+    /// to the timeout for what is in flight.
+    pub async fn drain(self) -> Drained {
+        self.lifecycle.advance(Phase::Draining);
+        tracing::info!(delay = ?self.drain_delay, timeout = ?self.drain_timeout, "draining");
+        sleep(self.drain_delay).await;
+        self.server.close();
+        let finished = async {
+            self.server.closed().await;
+            self.requests.finished().await; // guests that go on after their response
+        };
+        let cut = match timeout(self.drain_timeout, finished).await {
+            Ok(()) => 0,
+            Err(_) => self.requests.in_flight(),
+        };
+        if cut == 0 {
+            tracing::info!("drained: nothing was cut");
+        } else {
+            tracing::warn!(cut, "drained: requests were cut, because --drain-timeout was over");
+        }
+        Drained { cut }
+    }
+}
+
+/// The machine's name; in Kubernetes the pod's.
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}

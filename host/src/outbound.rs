@@ -1,0 +1,26 @@
+//! What a guest may call: nothing yet. Every outbound request is refused with `wasi:http`'s own error.
+
+use hyper::header::HeaderName;
+use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
+
+/// The outbound side of one request.
+#[derive(Debug, Default)]
+pub struct Outbound;
+
+type Exchange = (hyper::Response<WasiBody>, Box<dyn Future<Output = Result<()>> + Send>);
+
+impl WasiHttpHooks for Outbound {
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name) // the default does the same behind an allocation for every header
+    }
+
+    fn send_request(
+        &mut self,
+        request: hyper::Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<()>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Exchange>> + Send> {
+        tracing::info!(host = request.uri().host(), "refused the component's outbound request: none is allowed");
+        Box::new(async { Err(Error::HttpRequestDenied) })
+    }
+}

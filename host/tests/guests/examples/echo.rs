@@ -1,0 +1,27 @@
+//! Sends the request body back as it comes, with its trailers; the head says how the request looked to the guest.
+
+use guests::{IncomingRequest, Reply, ResponseOutparam, Scheme, read, target};
+
+guests::serve!(handle);
+
+fn handle(request: IncomingRequest, out: ResponseOutparam) {
+    let scheme = match request.scheme() {
+        Some(Scheme::Http) => "http",
+        Some(Scheme::Https) => "https",
+        _ => "other",
+    };
+    let names: Vec<String> = request.headers().entries().into_iter().map(|(name, _)| name).collect();
+    let reply = Reply::start(
+        out,
+        200,
+        &[
+            ("seen-method", &format!("{:?}", request.method())),
+            ("seen-target", &target(&request)),
+            ("seen-scheme", scheme),
+            ("seen-authority", &request.authority().unwrap_or_default()),
+            ("seen-headers", &names.join(",")),
+        ],
+    );
+    let trailers = read(&request, |chunk| reply.write(chunk));
+    reply.finish(trailers.map(|seen| seen.clone()));
+}

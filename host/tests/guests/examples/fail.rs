@@ -1,0 +1,38 @@
+//! Fails in the way that the path says; `/` is fine.
+
+use guests::{ErrorCode, IncomingRequest, Reply, ResponseOutparam, read, reply, target};
+
+guests::serve!(handle);
+
+fn handle(request: IncomingRequest, out: ResponseOutparam) {
+    match target(&request).as_str() {
+        "/" => reply(out, 200, "fine"),
+        "/trap" => panic!("the guest's secret text"),
+        "/silent" => drop(out),
+        "/leak" => std::mem::forget(out),
+        "/error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("the guest's secret text".into())))),
+        "/exit" => std::process::exit(3),
+        "/recurse" => reply(out, 200, &recurse(&[0; 64]).to_string()),
+        // After the head and a first chunk, on the client's word: traps, or breaks its body off.
+        "/late-trap" => {
+            let reply = Reply::start(out, 200, &[]);
+            reply.write(b"so far so good");
+            read(&request, |_| ());
+            panic!("the guest's secret text");
+        }
+        "/late-drop" => {
+            let reply = Reply::start(out, 200, &[]);
+            reply.write(b"so far so good");
+            read(&request, |_| ());
+            drop(reply);
+        }
+        other => reply(out, 404, other),
+    }
+}
+
+#[allow(unconditional_recursion, reason = "it is to exhaust the stack")]
+fn recurse(frame: &[u8; 64]) -> u64 {
+    let mut next = *frame;
+    next[0] = next[0].wrapping_add(1);
+    recurse(std::hint::black_box(&next)) + u64::from(next[1])
+}

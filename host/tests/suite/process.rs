@@ -1,0 +1,102 @@
+//! The real binary: signals, exit status, log.
+
+use rustix::process::Signal;
+
+use crate::support::*;
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(future)
+}
+
+#[test]
+fn it_serves_and_ends_cleanly_on_either_signal() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut process = TestHost::serving("hello").spawn();
+        assert_eq!(block_on(get(process.addr(), "/ping")).text(), "OK");
+        assert_eq!(block_on(get(process.admin(), "/readyz")).status, 200);
+        process.signal(signal);
+        assert_eq!(process.wait().code(), Some(0), "{signal:?}");
+        process.wait_for_line("nothing was cut");
+    }
+}
+
+#[test]
+fn work_that_is_cut_is_counted_in_the_log_and_in_the_exit_status() {
+    let mut process = TestHost::serving("echo").with("--drain-timeout", "100ms").spawn();
+    let addr = process.addr();
+    block_on(async {
+        let mut client = Client::connect(Protocol::Http1, addr).await;
+        let (sender, body) = open_body();
+        let response = client.open(request_with("POST", addr, "/", &[], body)).await.expect("a head");
+        process.signal(Signal::TERM);
+        let line: serde_json::Value = serde_json::from_str(&process.wait_for_line("were cut")).expect("a JSON line");
+        assert_eq!(line["cut"], 1);
+        drop((client, sender, response));
+    });
+    assert_eq!(process.wait().code(), Some(1));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut process = TestHost::serving("hello").with("--drain-delay", "1h").spawn();
+    process.signal(Signal::TERM);
+    process.wait_for_line("\"draining\"");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(1));
+    process.wait_for_line("asked twice");
+}
+
+#[test]
+fn flags_can_be_environment_variables() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_taffrail"));
+    command
+        .arg("serve")
+        .env("TAFFRAIL_COMPONENT", component("hello"))
+        .env("TAFFRAIL_LISTEN", "127.0.0.1:0")
+        .env("TAFFRAIL_ADMIN_LISTEN", "127.0.0.1:0")
+        .env("TAFFRAIL_CONFIG", format!("auth-tokens={TOKEN}"))
+        .env("TAFFRAIL_HEALTH_PATH", "/up");
+    let process = Process::spawn(command);
+    let addr = process.addr();
+    let app = block_on(ask(Protocol::Http1, addr, "GET", "/app", &[("x-auth-token", TOKEN)]));
+    assert_eq!(app.status, 200);
+    assert_eq!(block_on(get(addr, "/up")).status, 200);
+}
+
+#[test]
+fn what_the_guest_prints_is_logged_with_the_request_id() {
+    let process = TestHost::serving("print").spawn();
+    let answer = block_on(get(process.addr(), "/"));
+    assert_eq!(answer.text(), "printed");
+    process.wait_for_line("\"served\"");
+    process.wait_for_line("without an end");
+    let log = process.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a JSON line"))
+        .filter(|line| line["target"] == "guest")
+        .collect();
+    assert!(lines.iter().all(|line| line["request_id"] == answer.header("x-request-id")), "{lines:?}");
+    let printed: Vec<(&str, usize)> = lines
+        .iter()
+        .map(|line| (line["stream"].as_str().expect("a stream"), line["message"].as_str().expect("a line").len()))
+        .collect();
+    let expected =
+        [("stderr", 18), ("stderr", 8192), ("stderr", 8192), ("stderr", 3616), ("stdout", 9), ("stderr", 14)];
+    assert_eq!(printed, expected, "{lines:?}");
+    assert_eq!(lines[0]["message"], "one line in pieces");
+}
+
+#[test]
+fn no_token_is_ever_logged() {
+    let setup = TestHost::serving("hello").with("--config", &format!("auth-tokens={TOKEN}")).with("--log", "trace");
+    let mut process = setup.spawn();
+    let addr = process.addr();
+    for headers in [[("x-auth-token", TOKEN)], [("authorization", &format!("Bearer {TOKEN}"))]] {
+        assert_eq!(block_on(ask(Protocol::Http1, addr, "GET", "/app", &headers)).status, 200);
+    }
+    process.signal(Signal::TERM);
+    process.wait();
+    let log = process.log();
+    assert!(log.contains("\"served\"") && !log.contains(TOKEN), "the token is in the log");
+}

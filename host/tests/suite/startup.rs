@@ -1,0 +1,164 @@
+//! A start that cannot succeed says why in one message, and the traffic port is never bound.
+
+use std::process::{Command, Output};
+
+use crate::sandbox::{wasm_file, wat_component};
+use crate::support::*;
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_taffrail")).args(arguments).output().expect("the binary runs")
+}
+
+/// Starts with a file that cannot be served and returns the message.
+fn refusal(file: &std::path::Path) -> String {
+    let output = Setup::file(file).with("--log", "off").command().output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let message = String::from_utf8(output.stderr).expect("text");
+    assert!(message.starts_with("error: ") && message.lines().count() == 1, "{message}");
+    message
+}
+
+#[test]
+fn each_wrong_file_gets_one_sentence_that_says_what_to_do() {
+    let module = wat::parse_str("(module)").unwrap();
+    let no_handler = wat::parse_str(
+        r#"(component (component $c) (instance $i (instantiate $c)) (export "my:own/thing" (instance $i)))"#,
+    );
+    let cases: &[(&[u8], &str)] = &[
+        (b"", "the file is empty"),
+        (b"#!/bin/sh", "it is not Wasm at all"),
+        (&module, "it is a core Wasm module; build it for wasm32-wasip2"),
+        (b"\0asm\x0c\0\x01\0", "a component of an unknown binary version"),
+        (b"\0asm", "it is damaged or cut off"),
+        (b"\0asm\x0d\0\x01\0\xff", "cannot be compiled"),
+        (b"\x7fELF....", "native or precompiled"),
+        (&no_handler.unwrap(), "it exports my:own/thing; it must export wasi:http/incoming-handler@0.2.x"),
+        (&wat::parse_str("(component)").unwrap(), "it exports nothing"),
+    ];
+    for (bytes, sentence) in cases {
+        let file = wasm_file(bytes);
+        let message = refusal(file.path());
+        assert!(message.contains(sentence) && message.contains(file.path().to_str().unwrap()), "{sentence}: {message}");
+    }
+    let missing = refusal(std::path::Path::new("no/such/file.wasm"));
+    assert!(missing.contains("cannot read the component no/such/file.wasm: No such file"), "{missing}");
+    let folder = refusal(std::path::Path::new("."));
+    assert!(folder.contains("cannot read the component .: Is a directory"), "{folder}");
+}
+
+#[test]
+fn an_import_that_is_not_offered_is_named_with_the_nearest_one() {
+    for (import, sentence) in [
+        (
+            "wasi:http/type@0.2.0",
+            "it imports wasi:http/type@0.2.0; the nearest that the host offers is wasi:http/types@0.2.x",
+        ),
+        ("wasi:config/stores@0.2.0-rc.1", "the nearest that the host offers is wasi:config/store@0.2.0-rc.1"),
+        ("wasi:cli/environment@0.3.0", "the host offers wasi:cli/environment@0.2.x: rebuild it against that"),
+        ("wasi:cli/environment@0.2.0-rc-2023-11-10", "the host offers wasi:cli/environment@0.2.x"),
+        ("wasi:config/store@0.2.0-draft", "the host offers wasi:config/store@0.2.0-rc.1"),
+    ] {
+        let file = wat_component(&format!(r#"(import "{import}" (instance))"#));
+        let message = refusal(file.path());
+        assert!(message.contains(sentence), "{import}: {message}");
+    }
+    let of_another_type = wat_component(r#"(import "wasi:cli/exit@0.2.0" (instance (export "leave" (func))))"#);
+    let message = refusal(of_another_type.path());
+    assert!(message.contains("another definition of an interface") && message.contains("wasi:cli/exit"), "{message}");
+}
+
+#[test]
+fn a_component_that_cannot_be_instantiated_is_not_served() {
+    let file =
+        wat_component("(core module $bad (func $start unreachable) (start $start)) (core instance (instantiate $bad))");
+    let message = refusal_of_many_lines(file.path());
+    assert!(message.contains("its instantiation fails") && message.contains("unreachable"), "{message}");
+}
+
+fn refusal_of_many_lines(file: &std::path::Path) -> String {
+    let output = Setup::file(file).with("--log", "off").command().output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let hello = component("hello");
+    for (flag, other) in [("--listen", "--admin-listen"), ("--admin-listen", "--listen")] {
+        let output = run(&["serve", hello.to_str().unwrap(), flag, &address, other, "127.0.0.1:0", "--log", "off"]);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(&format!("cannot listen on {address} ({flag}): Address already in use")), "{message}");
+    }
+}
+
+#[test]
+fn every_bad_flag_is_named_at_once() {
+    let output = run(&[
+        "serve",
+        "x.wasm",
+        "--listen",
+        "nowhere",
+        "--admin-listen",
+        "127.0.0.1",
+        "--config",
+        "no-equals-sign",
+        "--config-dir",
+        "no/such/dir",
+        "--health-path",
+        "health",
+        "--drain-delay",
+        "5",
+        "--drain-timeout",
+        "soon",
+        "--log",
+        "taffrail=loud",
+        "--log-format",
+        "xml",
+        "--max-in-flight",
+        "0",
+        "--max-body",
+        "big",
+    ]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    for fault in [
+        "--listen (TAFFRAIL_LISTEN): \"nowhere\" is not an address",
+        "--admin-listen (TAFFRAIL_ADMIN_LISTEN): ",
+        "--config (TAFFRAIL_CONFIG): a value has no key; write KEY=VALUE",
+        "--config-dir (TAFFRAIL_CONFIG_DIR): no/such/dir: cannot be listed",
+        "--health-path (TAFFRAIL_HEALTH_PATH): ",
+        "--drain-delay (TAFFRAIL_DRAIN_DELAY): \"5\" is not a duration",
+        "--drain-timeout (TAFFRAIL_DRAIN_TIMEOUT): ",
+        "--log (TAFFRAIL_LOG): ",
+        "--log-format (TAFFRAIL_LOG_FORMAT): ",
+        "--max-in-flight (TAFFRAIL_MAX_IN_FLIGHT): ",
+        "--max-body (TAFFRAIL_MAX_BODY): ",
+    ] {
+        assert!(message.contains(fault), "{fault:?} in {message}");
+    }
+    assert!(!message.contains("no-equals-sign"), "a value of --config may be a secret: {message}");
+}
+
+#[test]
+fn a_config_file_that_is_no_text_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key"), [0xff, 0xfe]).unwrap();
+    let output = run(&["serve", "x.wasm", "--config-dir", dir.path().to_str().unwrap()]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("key: is not UTF-8 text"), "{message}");
+}
+
+#[test]
+fn help_names_every_flag_with_its_variable() {
+    let output = run(&["serve", "--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    let flags: Vec<&str> = help.lines().filter_map(|line| line.trim().strip_prefix("--")).collect();
+    assert!(flags.len() >= 10, "{help}");
+    for flag in flags.iter().filter_map(|flag| flag.split_once(' ')).map(|(name, _)| name) {
+        let variable = format!("TAFFRAIL_{}", flag.replace('-', "_").to_uppercase());
+        assert!(help.contains(&variable), "{variable} is missing in the help");
+    }
+}

@@ -1,0 +1,356 @@
+//! The machinery: the guests, a host in this process, the real binary as a process, and clients.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use taffrail::config::{self, CommandLine, Config};
+use taffrail::{Drained, Host};
+use tokio::net::TcpStream;
+
+/// Nothing in a test may hang: what takes this long has failed. No test relies on its length.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const TOKEN: &str = "one&^token";
+
+/// The guests and the hello component, built once by the run itself.
+static COMPONENTS: LazyLock<PathBuf> = LazyLock::new(|| {
+    for package in [&["-p", "guests", "--examples"][..], &["-p", "hello"]] {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--locked", "--release", "--target", "wasm32-wasip2"])
+            .args(package)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the test components do not build; is the target there? Try `make setup`");
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target folder");
+    target.join("wasm32-wasip2/release")
+});
+
+/// The file of a component: `hello`, or a guest by its name.
+pub fn component(name: &str) -> PathBuf {
+    match name {
+        "hello" => COMPONENTS.join("hello.wasm"),
+        guest => COMPONENTS.join(format!("examples/{guest}.wasm")),
+    }
+}
+
+/// A host in this process.
+pub struct TestHost {
+    host: Option<Host>,
+    pub addr: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// A host to be started.
+pub struct Setup {
+    arguments: Vec<String>,
+}
+
+impl TestHost {
+    pub fn serving(name: &str) -> Setup {
+        Setup::file(&component(name))
+    }
+
+    /// Drains, on a task of its own.
+    pub fn drain(&mut self) -> tokio::task::JoinHandle<Drained> {
+        tokio::spawn(self.host.take().expect("drained once").drain())
+    }
+}
+
+impl Setup {
+    pub fn file(file: &Path) -> Self {
+        let component = file.display().to_string();
+        let arguments = ["serve", &component, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        Self { arguments: arguments.map(str::to_owned).to_vec() }
+    }
+
+    pub fn with(mut self, flag: &str, value: &str) -> Self {
+        self.arguments.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    pub fn config(&self) -> Result<Config, config::Faults> {
+        let arguments = std::iter::once("taffrail").chain(self.arguments.iter().map(String::as_str));
+        let config::Command::Serve(flags) = CommandLine::try_parse_from(arguments).expect("flags that exist").command;
+        flags.check()
+    }
+
+    pub async fn start(self) -> TestHost {
+        let host = self.try_start().await.expect("the host starts");
+        TestHost { addr: host.address(), admin: host.admin_address(), host: Some(host) }
+    }
+
+    pub async fn try_start(self) -> anyhow::Result<Host> {
+        Host::start(self.config()?).await
+    }
+
+    /// Starts the real binary and waits until it is ready.
+    pub fn spawn(self) -> Process {
+        let process = Process::spawn(self.command());
+        process.wait_for_line("\"ready\"");
+        process
+    }
+
+    pub fn command(self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_taffrail"));
+        command.args(self.arguments);
+        command
+    }
+}
+
+/// The real binary. Its log is shown when the test fails, and it ends with the test.
+pub struct Process {
+    child: Child,
+    log: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Process {
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary runs");
+        let log = Arc::<(Mutex<Vec<String>>, Condvar)>::default();
+        let (stderr, lines) = (child.stderr.take().expect("a pipe"), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.0.lock().unwrap().push(line);
+                lines.1.notify_all();
+            }
+        });
+        Self { child, log }
+    }
+
+    /// Waits until the log has a line with this text, and returns the line.
+    pub fn wait_for_line(&self, text: &str) -> String {
+        let has = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
+        let lines = self.log.0.lock().unwrap();
+        let (lines, _) = self.log.1.wait_timeout_while(lines, PATIENCE, |lines| has(lines).is_none()).unwrap();
+        has(&lines).unwrap_or_else(|| panic!("no log line with {text:?}"))
+    }
+
+    pub fn log(&self) -> String {
+        self.log.0.lock().unwrap().join("\n")
+    }
+
+    fn address(&self, key: &str) -> SocketAddr {
+        let line: serde_json::Value = serde_json::from_str(&self.wait_for_line("\"ready\"")).expect("a JSON line");
+        line[key].as_str().and_then(|address| address.parse().ok()).expect("an address")
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.address("listen")
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.address("admin")
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the process is there");
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let since = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return status;
+            }
+            assert!(since.elapsed() < PATIENCE, "the process does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What the process has used and holds, from `/proc`: resident memory at its peak, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the log of the process\n{}\n---", self.log());
+        }
+    }
+}
+
+/// The protocol of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+pub const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+
+pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+/// A client with one connection.
+pub enum Client {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
+
+impl Client {
+    pub async fn connect(protocol: Protocol, addr: SocketAddr) -> Self {
+        let io = TokioIo::new(TcpStream::connect(addr).await.expect("the host accepts"));
+        match protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(io).await.expect("a connection");
+                tokio::spawn(connection);
+                Self::Http1(sender)
+            }
+            Protocol::Http2 => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.expect("a connection");
+                tokio::spawn(connection);
+                Self::Http2(sender)
+            }
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer. The URI is absolute: HTTP/1.1 gets a path and a `Host`.
+    pub async fn open(&mut self, mut request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => {
+                let authority = request.uri().authority().expect("an absolute URI").to_string();
+                let target = request.uri().path_and_query().expect("a path").as_str().parse().expect("a target");
+                *request.uri_mut() = target;
+                if !request.headers().contains_key("host") {
+                    request.headers_mut().insert("host", authority.parse().expect("a host"));
+                }
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Self::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    pub async fn send(&mut self, request: Request<Body>) -> hyper::Result<Answer> {
+        whole(self.open(request).await?).await
+    }
+
+    /// Waits until the host has closed the connection.
+    pub async fn closed(&mut self) {
+        let closed = async {
+            match self {
+                Self::Http1(sender) => {
+                    while sender.ready().await.is_ok() && !sender.is_closed() {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Self::Http2(sender) => {
+                    while sender.ready().await.is_ok() && !sender.is_closed() {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, closed).await.expect("the connection closes");
+    }
+}
+
+/// Reads an answer to its end.
+pub async fn whole(response: Response<Incoming>) -> hyper::Result<Answer> {
+    let (head, body) = response.into_parts();
+    let collected = tokio::time::timeout(PATIENCE, body.collect()).await.expect("the body ends")?;
+    let trailers = collected.trailers().cloned();
+    Ok(Answer { status: head.status, headers: head.headers, body: collected.to_bytes(), trailers })
+}
+
+/// A request without a body.
+pub fn request(method: &str, addr: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Request<Body> {
+    request_with(method, addr, target, headers, Empty::new().boxed_unsync())
+}
+
+pub fn request_with(
+    method: &str,
+    addr: SocketAddr,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Body,
+) -> Request<Body> {
+    let builder = Request::builder().method(method).uri(format!("http://{addr}{target}"));
+    let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
+    builder.body(body).expect("a request")
+}
+
+pub fn text_body(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).boxed_unsync()
+}
+
+/// A body that the test writes piece by piece.
+pub fn open_body() -> (http_body_util::channel::Sender<Bytes, std::convert::Infallible>, Body) {
+    let (sender, body) = http_body_util::channel::Channel::new(1);
+    (sender, body.boxed_unsync())
+}
+
+/// One request on a connection of its own.
+pub async fn ask(protocol: Protocol, addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+    let answer = async {
+        let mut client = Client::connect(protocol, addr).await;
+        client.send(request(method, addr, target, headers)).await
+    };
+    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time");
+    answer.unwrap_or_else(|error| panic!("{method} {target}: {error:?}"))
+}
+
+pub async fn get(addr: SocketAddr, target: &str) -> Answer {
+    ask(Protocol::Http1, addr, "GET", target, &[]).await
+}
+
+/// Sends bytes as they are and returns all that comes back until the host closes.
+pub async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = TcpStream::connect(addr).await.expect("the host accepts");
+    stream.write_all(bytes).await.expect("the host reads");
+    let mut back = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut back)).await.expect("the host closes");
+    let mut text = String::from_utf8_lossy(&back).into_owned();
+    if let Err(error) = read {
+        let _ = write!(text, "<{error}>");
+    }
+    text
+}
