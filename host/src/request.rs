@@ -7,8 +7,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
@@ -24,6 +24,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest request id that is taken over from a client, in bytes; a UUID has 36.
 const REQUEST_ID_MAX: usize = 128;
+
+/// The status in the log of a request whose client left before there was one; nginx made it the custom.
+const NO_ANSWER: u16 = 499;
 
 /// The body of every answer: one of the host's own, or the guest's.
 pub type AnswerBody = Guarded<Answer<GuestBody>, Record>;
@@ -81,7 +84,7 @@ impl Requests {
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Infallible> {
         let mut record = Record::new(client, &request);
-        let version = request.version();
+        let (version, head_only) = (request.version(), request.method() == Method::HEAD);
         let mut response = match self.answer(request, &mut record).await {
             Ok(response) => response,
             Err(error) => {
@@ -96,7 +99,13 @@ impl Requests {
         if version < Version::HTTP_2 && self.lifecycle.phase() == Phase::Draining {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        record.status = response.status();
+        if head_only && let Answer::Whole(body) = response.body() {
+            // hyper leaves the body out over HTTP/1.1 alone.
+            let length = body.size_hint().lower();
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            *response.body_mut() = Answer::Whole(Full::default());
+        }
+        record.status = response.status().as_u16();
         Ok(Guarded::wrap(response, record))
     }
 
@@ -178,7 +187,7 @@ pub struct Record {
     method: Method,
     path: String,
     started: Instant,
-    status: StatusCode,
+    status: u16,
     bytes: u64,
     finished: bool,
     failure: Option<(&'static str, String)>,
@@ -193,7 +202,7 @@ impl Record {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             started: Instant::now(),
-            status: StatusCode::OK,
+            status: NO_ANSWER,
             bytes: 0,
             finished: false,
             failure: None,
@@ -230,8 +239,7 @@ impl Drop for Record {
         };
         let seconds = self.started.elapsed().as_secs_f64();
         let (request_id, client) = (&*self.request_id, self.client);
-        let (method, path, status, bytes) =
-            (self.method.as_str(), self.path.as_str(), self.status.as_u16(), self.bytes);
+        let (method, path, status, bytes) = (self.method.as_str(), self.path.as_str(), self.status, self.bytes);
         if reason.starts_with("guest_") || reason.starts_with("host_") {
             tracing::warn!(target: "access", request_id, %client, method, path, status, reason, bytes, seconds, detail, "failed");
         } else {

@@ -73,8 +73,7 @@ fn the_cause_with_its_wasm_backtrace_is_in_the_log_alone() {
 async fn a_client_that_leaves_stops_its_guest() {
     let host = TestHost::serving("spin").with("--max-in-flight", "1").start().await;
     for protocol in BOTH {
-        let mut client = Client::connect(protocol, host.addr).await;
-        let asked = tokio::spawn(async move { client.send(request("GET", host.addr, "/spin", &[])).await });
+        let asked = tokio::spawn(async move { insist(protocol, host.addr, "/spin").await });
         // The one slot is taken: the guest runs.
         while get(host.addr, "/").await.status != 503 {}
         asked.abort();

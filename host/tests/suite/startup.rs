@@ -157,7 +157,7 @@ fn help_names_every_flag_with_its_variable() {
     let help = String::from_utf8(output.stdout).unwrap();
     let flags: Vec<&str> = help.lines().filter_map(|line| line.trim().strip_prefix("--")).collect();
     assert!(flags.len() >= 10, "{help}");
-    for flag in flags.iter().filter_map(|flag| flag.split_once(' ')).map(|(name, _)| name) {
+    for flag in flags.iter().filter_map(|flag| flag.split_once(" <")).map(|(name, _)| name) {
         let variable = format!("TAFFRAIL_{}", flag.replace('-', "_").to_uppercase());
         assert!(help.contains(&variable), "{variable} is missing in the help");
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -317,10 +317,6 @@ pub fn request_with(
     builder.body(body).expect("a request")
 }
 
-pub fn text_body(text: impl Into<Bytes>) -> Body {
-    Full::new(text.into()).boxed_unsync()
-}
-
 /// A body that the test writes piece by piece.
 pub fn open_body() -> (http_body_util::channel::Sender<Bytes, std::convert::Infallible>, Body) {
     let (sender, body) = http_body_util::channel::Channel::new(1);
@@ -339,6 +335,17 @@ pub async fn ask(protocol: Protocol, addr: SocketAddr, method: &str, target: &st
 
 pub async fn get(addr: SocketAddr, target: &str) -> Answer {
     ask(Protocol::Http1, addr, "GET", target, &[]).await
+}
+
+/// Asks again for as long as the host is overloaded, without patience: for requests that are to be aborted.
+pub async fn insist(protocol: Protocol, addr: SocketAddr, target: &str) -> Answer {
+    let mut client = Client::connect(protocol, addr).await;
+    loop {
+        let answer = client.send(request("GET", addr, target, &[])).await.expect("an answer");
+        if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+            return answer;
+        }
+    }
 }
 
 /// Sends bytes as they are and returns all that comes back until the host closes.

@@ -31,6 +31,7 @@ fn outbound() -> String {
     let request = OutgoingRequest::new(Fields::new());
     request.set_scheme(Some(&Scheme::Http)).expect("a scheme");
     request.set_authority(Some("127.0.0.1:9")).expect("an authority");
+    request.set_path_with_query(Some("/")).expect("a path");
     match outgoing_handler::handle(request, None) {
         Ok(future) => {
             future.subscribe().block();
