@@ -1,0 +1,55 @@
+# Every command of the README and of CI. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+WASM := wasm32-wasip2
+HELLO := target/$(WASM)/release/hello.wasm
+HOST := target/release/taffrail
+LISTEN ?= 127.0.0.1:8080
+ADMIN ?= 127.0.0.1:9090
+
+.PHONY: help setup build component host run test lint fmt clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing of the toolchain (instant when nothing is)
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 through https://rustup.rs" >&2; exit 1; }
+	@if ! test -d "$$(rustc --print sysroot)/lib/rustlib/$(WASM)/lib"; then \
+		command -v rustup >/dev/null || { echo "the target $(WASM) is missing and rustup is not here to add it" >&2; exit 1; }; \
+		echo "adding the target $(WASM)"; rustup target add $(WASM); fi
+	@for tool in cargo-clippy rustfmt; do command -v $$tool >/dev/null && $$tool --version >/dev/null 2>&1 || \
+		{ echo "adding $${tool#cargo-}"; rustup component add $${tool#cargo-}; }; done
+
+build: host component ## Build the host and the hello component, optimised
+
+component: setup ## Build the hello component alone
+	cargo build --locked --release --package hello --target $(WASM)
+
+host: setup ## Build the host alone
+	cargo build --locked --release --package taffrail
+
+run: build ## Build both and serve the hello component with the demo token
+	@echo
+	@echo "Serving with the token of component/demo-config/auth-tokens, which is for demonstration only. Try:"
+	@echo
+	@echo "  curl --url http://$(LISTEN)/app --header 'X-Auth-Token: $$(cat component/demo-config/auth-tokens)'"
+	@echo
+	@exec $(HOST) serve $(HELLO) --config-dir component/demo-config --listen $(LISTEN) --admin-listen $(ADMIN)
+
+test: setup ## Run every test
+	cargo test --locked --package hello
+	cargo test --locked --package taffrail
+
+lint: setup ## Check format and lints; a warning is an error
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo clippy --locked --package hello --package guests --lib --examples --target $(WASM) -- --deny warnings
+
+fmt: setup ## Format the sources
+	cargo fmt --all
+
+clean: ## Remove everything that was built
+	cargo clean
+	rm -rf wit/deps
