@@ -2,14 +2,17 @@
 //! alive until its last byte. Both pass on `is_end_stream` and `size_hint`: the framing of HEAD, 204 and 304 needs them.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::CONTENT_LENGTH;
 use hyper::{HeaderMap, Response};
+use tokio::time::{Sleep, sleep};
 
 use crate::error::Error;
 
@@ -21,17 +24,28 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// What went wrong with a request body, for the side that answers: the guest sees only that its stream failed, but the
 /// client is to be told the cause. Clones are the same fault.
 #[derive(Debug, Clone, Default)]
-pub struct BodyFault(Arc<OnceLock<Error>>);
+pub struct BodyFault(Arc<BodyState>);
+
+#[derive(Debug, Default)]
+struct BodyState {
+    fault: OnceLock<Error>,
+    waiting: AtomicBool,
+}
 
 impl BodyFault {
     /// Whether there is one.
     pub fn is_set(&self) -> bool {
-        self.0.get().is_some()
+        self.0.fault.get().is_some()
+    }
+
+    /// Whether the guest waits for the client now: it asked for more, and nothing came yet.
+    pub fn is_waiting(&self) -> bool {
+        self.0.waiting.load(Relaxed)
     }
 
     /// The fault itself. Call it when the body is gone: only the last holder can have it.
     pub fn into_error(self) -> Error {
-        let fault = Arc::into_inner(self.0).and_then(OnceLock::into_inner);
+        let fault = Arc::into_inner(self.0).and_then(|state| state.fault.into_inner());
         fault.unwrap_or_else(|| Error::ClientBodyBroken("its reader is still there".to_owned()))
     }
 }
@@ -42,6 +56,9 @@ pub struct RequestBody {
     incoming: Incoming,
     limit: u64,
     received: u64,
+    timeout: Duration,
+    /// Ends the present wait, if there is one.
+    waiting: Option<Pin<Box<Sleep>>>,
     fault: BodyFault,
 }
 
@@ -51,21 +68,38 @@ pub struct RequestBody {
 pub struct RequestBodyError;
 
 impl RequestBody {
-    /// Wraps what hyper reads; `limit` is the most bytes that it may have.
+    /// Wraps what hyper reads; `limit` is the most bytes that it may have, `timeout` the longest wait for the next ones.
     ///
     /// # Errors
     /// When its announced length is larger. Nothing was read then, and no `100 Continue` was sent.
-    pub fn new(incoming: Incoming, limit: u64) -> Result<(Self, BodyFault), Error> {
+    pub fn new(incoming: Incoming, limit: u64, timeout: Duration) -> Result<(Self, BodyFault), Error> {
         if incoming.size_hint().lower() > limit {
             return Err(Error::ClientBodyTooLarge(limit));
         }
         let fault = BodyFault::default();
-        Ok((Self { incoming, limit, received: 0, fault: fault.clone() }, fault))
+        Ok((Self { incoming, limit, received: 0, timeout, waiting: None, fault: fault.clone() }, fault))
     }
 
-    /// Takes a frame on, unless it is one too many.
-    fn admit(&mut self, frame: Result<Frame<Bytes>, hyper::Error>) -> Result<Frame<Bytes>, Error> {
-        let frame = frame.map_err(|error| Error::ClientBodyBroken(error.to_string()))?;
+    /// The next frame, unless it is one too many or comes too late.
+    fn poll_bounded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(context);
+        self.fault.0.waiting.store(frame.is_pending(), Relaxed);
+        match frame {
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(frame)) => {
+                self.waiting = None;
+                let frame = frame.map_err(|error| Error::ClientBodyBroken(error.to_string()));
+                Poll::Ready(Some(frame.and_then(|frame| self.admit(frame))))
+            }
+            Poll::Pending => {
+                let timeout = self.timeout;
+                let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(timeout)));
+                waiting.as_mut().poll(context).map(|()| Some(Err(Error::ClientBodyTimeout)))
+            }
+        }
+    }
+
+    fn admit(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Error> {
         self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
         if self.received > self.limit { Err(Error::ClientBodyTooLarge(self.limit)) } else { Ok(frame) }
     }
@@ -80,16 +114,14 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         loop {
-            let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(context)) else {
-                return Poll::Ready(None);
-            };
-            match self.admit(frame) {
+            match ready!(self.poll_bounded(context)) {
+                None => return Poll::Ready(None),
                 // An empty frame is nothing to a guest, and a row of them (HTTP/2 allows it) would use up the attempts
                 // after which wasmtime-wasi-io gives a blocking read up.
-                Ok(frame) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-                Ok(frame) => return Poll::Ready(Some(Ok(frame))),
-                Err(error) => {
-                    let _ = self.fault.0.set(error); // the first fault is the cause
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => {
+                    let _ = self.fault.0.fault.set(error); // the first fault is the cause
                     return Poll::Ready(Some(Err(RequestBodyError)));
                 }
             }
@@ -142,8 +174,11 @@ impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for Answer<B> {
 
 /// Told how a response body goes.
 pub trait Guard {
-    /// A frame with this many bytes of data goes out.
+    /// A frame with this many bytes of data goes out; the next one is asked for when the client has room for it.
     fn sent(&mut self, bytes: usize);
+
+    /// The client has room, and the body has nothing yet.
+    fn waiting(&mut self);
 
     /// The body is over: whole, or cut by an error. Without this call the client has left.
     fn finish(&mut self, result: Result<(), &Error>);
@@ -181,7 +216,10 @@ where
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            self.guard.waiting();
+            return Poll::Pending;
+        };
         match &frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 
 /// A value of `--config-dir` may be as large as a whole Kubernetes Secret (1 MiB), and no larger.
 const CONFIG_FILE_MAX: u64 = 1024 * 1024;
+
+/// The heading of the limits in `--help`.
+const LIMITS: &str = "Limits";
 
 /// Serves one WASI HTTP component.
 ///
@@ -74,13 +78,76 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", default_value = "25s", env = "TAFFRAIL_DRAIN_TIMEOUT")]
     drain_timeout: String,
 
-    /// Requests that may be with the component at the same time; more are answered 503 at once
-    #[arg(long, value_name = "COUNT", default_value = "1024", env = "TAFFRAIL_MAX_IN_FLIGHT")]
+    /// The time of a whole request: admission, body, the component's work and the response
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "TAFFRAIL_DEADLINE", help_heading = LIMITS)]
+    deadline: String,
+
+    /// Requests in flight at the same time; more are answered 503 at once. auto: what the memory
+    /// (the cgroup's) holds, 1000 at the most; the log shows it at start
+    #[arg(long, value_name = "COUNT", default_value = "auto", env = "TAFFRAIL_MAX_IN_FLIGHT", help_heading = LIMITS)]
     max_in_flight: String,
 
+    /// Connections open at the same time; more wait in the backlog. auto: 10000, or what memory
+    /// holds. Never more than the limit of file descriptors allows
+    #[arg(long, value_name = "COUNT", default_value = "auto", env = "TAFFRAIL_MAX_CONNECTIONS", help_heading = LIMITS)]
+    max_connections: String,
+
+    /// Time for a request's head, from its first byte
+    #[arg(long, value_name = "DURATION", default_value = "10s", env = "TAFFRAIL_HEADER_TIMEOUT", help_heading = LIMITS)]
+    header_timeout: String,
+
+    /// Time between two requests of a connection
+    #[arg(long, value_name = "DURATION", default_value = "75s", env = "TAFFRAIL_IDLE_TIMEOUT", help_heading = LIMITS)]
+    idle_timeout: String,
+
+    /// Time between two pieces of a request body; a slower one is answered 408
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "TAFFRAIL_BODY_TIMEOUT", help_heading = LIMITS)]
+    body_timeout: String,
+
+    /// Time for which a client may read nothing of its response; then the connection is closed
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "TAFFRAIL_WRITE_TIMEOUT", help_heading = LIMITS)]
+    write_timeout: String,
+
+    /// Largest request line and header together; a larger one is answered 431
+    #[arg(long, value_name = "SIZE", default_value = "32KiB", env = "TAFFRAIL_MAX_HEADER_SIZE", help_heading = LIMITS)]
+    max_header_size: String,
+
+    /// Most header fields of a request; more are answered 431
+    #[arg(long, value_name = "COUNT", default_value = "100", env = "TAFFRAIL_MAX_HEADERS", help_heading = LIMITS)]
+    max_headers: String,
+
     /// Largest request body; a larger one is answered 413
-    #[arg(long, value_name = "SIZE", default_value = "10MiB", env = "TAFFRAIL_MAX_BODY")]
+    #[arg(long, value_name = "SIZE", default_value = "10MiB", env = "TAFFRAIL_MAX_BODY", help_heading = LIMITS)]
     max_body: String,
+
+    /// Largest header of the component's response; a larger one becomes 502
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", env = "TAFFRAIL_MAX_RESPONSE_HEADER_SIZE", help_heading = LIMITS)]
+    max_response_header_size: String,
+
+    /// HTTP/2 streams of one connection at the same time
+    #[arg(long, value_name = "COUNT", default_value = "128", env = "TAFFRAIL_HTTP2_MAX_STREAMS", help_heading = LIMITS)]
+    http2_max_streams: String,
+
+    /// Linear memory of one instance of the component
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", env = "TAFFRAIL_GUEST_MEMORY", help_heading = LIMITS)]
+    guest_memory: String,
+
+    /// Elements of one table of an instance
+    #[arg(long, value_name = "COUNT", default_value = "100000", env = "TAFFRAIL_GUEST_TABLE_ELEMENTS", help_heading = LIMITS)]
+    guest_table_elements: String,
+
+    /// Handles (requests, fields, streams, …) that an instance may hold at the same time
+    #[arg(long, value_name = "COUNT", default_value = "10000", env = "TAFFRAIL_GUEST_HANDLES", help_heading = LIMITS)]
+    guest_handles: String,
+
+    /// Bytes that an instance may hand to the host in one call
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", env = "TAFFRAIL_GUEST_CALL_SIZE", help_heading = LIMITS)]
+    guest_call_size: String,
+
+    /// Proxies whose Forwarded and X-Forwarded-* headers are believed (repeatable; the variable
+    /// takes a list with commas). By default nobody's are
+    #[arg(long, value_name = "CIDR", env = "TAFFRAIL_TRUSTED_PROXY", value_delimiter = ',')]
+    trusted_proxy: Vec<String>,
 
     /// What to log: a level, or directives such as info,taffrail=debug,guest=warn
     #[arg(long, value_name = "FILTER", default_value = "info", env = "TAFFRAIL_LOG")]
@@ -112,19 +179,56 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What one request, and all of them together, may cost.
     pub limits: Limits,
+    /// Peers whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// The log's filter, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// The log's format.
     pub log_format: LogFormat,
 }
 
-/// What one request, and all of them together, may cost.
+/// What one request, and all of them together, may cost. Each is enforced in one place, which its comment names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests with the guest at the same time.
-    pub max_in_flight: u32,
-    /// Bytes of a request body.
+    /// The time of a whole request (`guest`: the guest's run; `request`: a response that is not read).
+    pub deadline: Duration,
+    /// Requests in flight (`request`); `None` is derived by `capacity`.
+    pub max_in_flight: Option<u32>,
+    /// Open connections (`server`); `None` is derived by `capacity`.
+    pub max_connections: Option<u32>,
+    /// Time for a head (`connection`).
+    pub header_timeout: Duration,
+    /// Time between requests (`connection`).
+    pub idle_timeout: Duration,
+    /// Time between two pieces of a request body (`body`).
+    pub body_timeout: Duration,
+    /// Time for which a client may take nothing of its response (`activity` for a connection, `request` for a stream).
+    pub write_timeout: Duration,
+    /// Bytes of a request line and its header (`request`).
+    pub max_header_size: usize,
+    /// Fields of a request's header (`request`).
+    pub max_headers: usize,
+    /// Bytes of a request body (`body`).
     pub max_body: u64,
+    /// Bytes of a response's header (`request`).
+    pub max_response_header_size: usize,
+    /// Streams of an HTTP/2 connection (`connection`).
+    pub http2_max_streams: u32,
+    /// What one guest may use (`guest`).
+    pub guest: GuestLimits,
+}
+
+/// What one guest may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestLimits {
+    /// Bytes of linear memory, all its memories together.
+    pub memory: usize,
+    /// Elements of one table.
+    pub table_elements: usize,
+    /// Handles at the same time.
+    pub handles: usize,
+    /// Bytes that one call of the host may carry.
+    pub call_size: usize,
 }
 
 /// How log lines look.
@@ -185,8 +289,9 @@ impl Flags {
         let health_path = faults.read("--health-path", &self.health_path, health_path);
         let drain_delay = faults.read("--drain-delay", &self.drain_delay, duration);
         let drain_timeout = faults.read("--drain-timeout", &self.drain_timeout, duration);
-        let max_in_flight = faults.read("--max-in-flight", &self.max_in_flight, count);
-        let max_body = faults.read("--max-body", &self.max_body, size);
+        let limits = self.limits(&mut faults);
+        let trusted_proxies: Vec<_> =
+            self.trusted_proxy.iter().filter_map(|text| faults.read("--trusted-proxy", text, network)).collect();
         let log = faults.read("--log", &self.log, log_filter);
         let log_format = faults.read("--log-format", &self.log_format, log_format);
         let guest_config = self.guest_config(&mut faults);
@@ -206,7 +311,8 @@ impl Flags {
                 application,
                 drain_delay: drain_delay?,
                 drain_timeout: drain_timeout?,
-                limits: Limits { max_in_flight: max_in_flight?, max_body: max_body? },
+                limits: limits?,
+                trusted_proxies,
                 log: log?,
                 log_format: log_format?,
             })
@@ -215,6 +321,46 @@ impl Flags {
             Some(config) if faults.0.is_empty() => Ok(config),
             _ => Err(faults),
         }
+    }
+
+    fn limits(&self, faults: &mut Faults) -> Option<Limits> {
+        let deadline = faults.read("--deadline", &self.deadline, positive_duration);
+        let max_in_flight = faults.read("--max-in-flight", &self.max_in_flight, auto_or_count);
+        let max_connections = faults.read("--max-connections", &self.max_connections, auto_or_count);
+        let header_timeout = faults.read("--header-timeout", &self.header_timeout, positive_duration);
+        let idle_timeout = faults.read("--idle-timeout", &self.idle_timeout, positive_duration);
+        let body_timeout = faults.read("--body-timeout", &self.body_timeout, positive_duration);
+        let write_timeout = faults.read("--write-timeout", &self.write_timeout, positive_duration);
+        let max_header_size = faults.read("--max-header-size", &self.max_header_size, memory_size);
+        let max_headers = faults.read("--max-headers", &self.max_headers, count);
+        let max_body = faults.read("--max-body", &self.max_body, size);
+        let response_header = &self.max_response_header_size;
+        let max_response_header_size = faults.read("--max-response-header-size", response_header, memory_size);
+        let http2_max_streams = faults.read("--http2-max-streams", &self.http2_max_streams, count);
+        let memory = faults.read("--guest-memory", &self.guest_memory, memory_size);
+        let table_elements = faults.read("--guest-table-elements", &self.guest_table_elements, count);
+        let handles = faults.read("--guest-handles", &self.guest_handles, count);
+        let call_size = faults.read("--guest-call-size", &self.guest_call_size, memory_size);
+        Some(Limits {
+            deadline: deadline?,
+            max_in_flight: max_in_flight?,
+            max_connections: max_connections?,
+            header_timeout: header_timeout?,
+            idle_timeout: idle_timeout?,
+            body_timeout: body_timeout?,
+            write_timeout: write_timeout?,
+            max_header_size: max_header_size?,
+            max_headers: max_headers? as usize,
+            max_body: max_body?,
+            max_response_header_size: max_response_header_size?,
+            http2_max_streams: http2_max_streams?,
+            guest: GuestLimits {
+                memory: memory?,
+                table_elements: table_elements? as usize,
+                handles: handles? as usize,
+                call_size: call_size?,
+            },
+        })
     }
 
     fn guest_config(&self, faults: &mut Faults) -> GuestConfig {
@@ -259,6 +405,35 @@ fn size(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>()
         .map(|size| size.as_u64())
         .map_err(|_| "is not a size; write a number with its unit, such as 64KiB, 10MiB or 1GiB".to_owned())
+}
+
+/// A size that is held in memory, so it has a bound: 4 GiB, which is also the most that 32-bit Wasm can address.
+fn memory_size(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        bytes @ 1..=0x1_0000_0000 => Ok(bytes as usize),
+        _ => Err("is out of bounds; write a size from 1B to 4GiB".to_owned()),
+    }
+}
+
+fn auto_or_count(text: &str) -> Result<Option<u32>, String> {
+    match text {
+        "auto" => Ok(None),
+        _ => count(text).map(Some).map_err(|why| format!("{why}, or auto")),
+    }
+}
+
+/// A limit of zero would refuse everything.
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("would refuse everything; write a duration above zero".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| address.into()))
+        .map_err(|_| "is not a network; write an address or a CIDR, such as 10.0.0.0/8 or fd00::/8".to_owned())
 }
 
 fn health_path(text: &str) -> Result<Option<String>, String> {

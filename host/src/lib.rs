@@ -7,7 +7,8 @@
 //! ```text
 //! main → lib ─┬→ server → connection → request → guest → outbound
 //!             └→ admin
-//!        leaves, used by all of them and using none of them:  config  error  body  lifecycle  logs
+//!        leaves, used by all of them and using none of them:
+//!            activity  body  capacity  config  error  forwarded  lifecycle  logs
 //! ```
 //!
 //! The arrows never turn back, and `tests/suite/rules.rs` holds them: wasmtime is known to [`guest`] and [`outbound`]
@@ -17,24 +18,35 @@
 //!
 //! | step | type | holds |
 //! |---|---|---|
-//! | accepted | [`connection::Connection`] | the client's address, the order to close |
+//! | accepted | [`connection::Connection`] | a permit, the client's address, the order to close, its [`activity::Activity`] |
 //! | admitted | [`request::InFlight`] | a slot of the limit, until both guest and response have ended |
+//! | bounded | [`body::RequestBody`] and the deadline | the size and pace of the request body; one instant for the whole request |
 //! | run | [`guest::Guest::handle`] | a store of its own, polled by the connection's task |
 //! | answered | [`body::Guarded`] | the guest's body with the request's [`request::Record`] inside, until the last byte or the client's leaving |
 //!
 //! No task is spawned for a request (why: see [`guest`]). Only a guest that goes on after its response has ended gets a
 //! task, and counts as in flight until it is done.
 //!
+//! # What bounds a request
+//!
+//! Every limit is a flag of [`config`], whose comments name the one place that enforces it. [`capacity`] derives how many
+//! connections and requests the machine's memory and descriptors allow, so that a pod is never killed by its own
+//! defaults. A guest yields at every tick of the engine's clock; dropping its future is what stops it, whether the
+//! deadline drops it or the client's leaving.
+//!
 //! # What is deliberately absent
 //!
 //! The host pulls no image and watches no file: a new component is a new process. It terminates no TLS: the ingress does.
 //! The guest gets no file, no socket and no outbound request.
 
+pub mod activity;
 pub mod admin;
 pub mod body;
+pub mod capacity;
 pub mod config;
 pub mod connection;
 pub mod error;
+pub mod forwarded;
 pub mod guest;
 pub mod lifecycle;
 pub mod logs;
@@ -50,11 +62,16 @@ use anyhow::Context as _;
 use tokio::time::{sleep, timeout};
 
 use crate::admin::Admin;
+use crate::capacity::Machine;
 use crate::config::Config;
 use crate::guest::Guest;
 use crate::lifecycle::{Lifecycle, Phase, Step};
-use crate::request::{Health, Requests};
+use crate::request::Requests;
 use crate::server::{Server, ServerHandle};
+
+/// Guests that the pool has room for beyond the limit of requests in flight: the probe at start, and stores whose memory is
+/// still being given back.
+const SPARE_GUESTS: u32 = 8;
 
 /// A running host. Ends when it is drained.
 #[derive(Debug)]
@@ -85,34 +102,41 @@ impl Host {
         let admin = Admin::start(config.admin_listen, lifecycle.clone())?;
         tracing::info!(admin = %admin.address(), "starting");
 
-        let (file, guest_config) = (config.component.clone(), config.guest_config.clone());
-        let limits = config.limits;
-        let load = move || Guest::load(&file, &guest_config, limits.max_in_flight);
-        let guest = Arc::new(tokio::task::spawn_blocking(load).await.context("the compiler failed")??);
+        let (file, guest_config, limits) = (config.component.clone(), config.guest_config.clone(), config.limits);
+        let pool = limits.max_in_flight.unwrap_or(capacity::IN_FLIGHT) + SPARE_GUESTS;
+        let load = move || Guest::load(&file, &guest_config, pool, limits.guest);
+        let mut guest = tokio::task::spawn_blocking(load).await.context("the compiler failed")??;
         admin.publish_version(serde_json::json!({
             "host": env!("CARGO_PKG_VERSION"),
             "component": guest.revision().json(),
         }));
         lifecycle.advance(Phase::Starting(Step::Instantiate));
-        guest.probe().await?;
+        let initial_memory = guest.probe().await?;
+        let machine = Machine::look();
+        let capacity = machine.capacity(limits.max_connections, limits.max_in_flight, initial_memory);
+        guest.set_memory(capacity.guest_memory);
 
         lifecycle.advance(Phase::Starting(Step::Listen));
-        let health =
-            config.health_path.map(|path| Health { path, application: config.application, hostname: hostname() });
         let allocator = guest.allocator();
-        let requests = Arc::new(Requests::new(guest, lifecycle.clone(), health, limits));
+        let requests = Arc::new(Requests::new(Arc::new(guest), lifecycle.clone(), &config, capacity.in_flight));
         let listener =
             server::bind(config.listen).with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
         let address = listener.local_addr()?;
-        let (server, handle) = Server::new(listener, requests.clone());
-        tokio::spawn(server.run());
+        let (server, handle) = Server::new(requests.clone(), limits, capacity.connections);
+        tokio::spawn(server.run(listener));
         lifecycle.advance(Phase::Ready);
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             listen = %address,
             admin = %admin.address(),
             allocator = allocator.name(),
-            max_in_flight = limits.max_in_flight,
+            memory = machine.memory,
+            memory_source = machine.memory_source,
+            max_in_flight = capacity.in_flight,
+            max_connections = capacity.connections,
+            guest_memory = capacity.guest_memory,
+            initial_memory,
+            descriptors = machine.descriptors,
             "ready"
         );
         Ok(Self {
@@ -158,10 +182,4 @@ impl Host {
         }
         Drained { cut }
     }
-}
-
-/// The machine's name; in Kubernetes the pod's.
-fn hostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }

@@ -1,21 +1,25 @@
 //! One request: its id, its admission, its answer, and the one log line at its end.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::activity::{Activity, Cut};
 use crate::body::{Answer, Guard, Guarded, RequestBody};
-use crate::config::Limits;
+use crate::config::{Config, Limits};
 use crate::error::Error;
+use crate::forwarded::{self, Origin};
 use crate::guest::{Call, Guest, GuestBody};
 use crate::lifecycle::{Lifecycle, Phase};
 
@@ -37,19 +41,33 @@ pub struct Requests {
     guest: Arc<Guest>,
     lifecycle: Lifecycle,
     health: Option<Health>,
-    slots: Arc<Semaphore>,
+    trusted_proxies: Vec<IpNet>,
     limits: Limits,
+    slots: Arc<Semaphore>,
+    max_in_flight: u32,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    address: SocketAddr,
+    activity: Arc<Activity>,
+}
+
+impl Peer {
+    /// The other end of a connection, and what the connection does.
+    pub fn new(address: SocketAddr, activity: Arc<Activity>) -> Self {
+        Self { address, activity }
+    }
 }
 
 /// The health report on the traffic address.
 #[derive(Debug)]
-pub struct Health {
-    /// The path that it answers.
-    pub path: String,
-    /// The application's name in it.
-    pub application: String,
-    /// The machine's name in it.
-    pub hostname: String,
+struct Health {
+    path: String,
+    application: String,
+    /// The machine's name; in Kubernetes the pod's.
+    hostname: String,
 }
 
 /// One request that counts against the limit. It lives until both the guest and the response have ended.
@@ -59,35 +77,48 @@ pub struct InFlight {
 }
 
 impl Requests {
-    /// Everything that it takes to answer.
-    pub fn new(guest: Arc<Guest>, lifecycle: Lifecycle, health: Option<Health>, limits: Limits) -> Self {
-        Self { guest, lifecycle, health, slots: Arc::new(Semaphore::new(limits.max_in_flight as usize)), limits }
+    /// Everything that it takes to answer, `max_in_flight` requests at a time.
+    pub fn new(guest: Arc<Guest>, lifecycle: Lifecycle, config: &Config, max_in_flight: u32) -> Self {
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let health = config.health_path.clone().map(|path| Health {
+            path,
+            application: config.application.clone(),
+            hostname: hostname.trim().to_owned(),
+        });
+        Self {
+            guest,
+            lifecycle,
+            health,
+            trusted_proxies: config.trusted_proxies.clone(),
+            limits: config.limits,
+            slots: Arc::new(Semaphore::new(max_in_flight as usize)),
+            max_in_flight,
+        }
     }
 
     /// How many requests are in flight now.
     pub fn in_flight(&self) -> usize {
-        self.limits.max_in_flight as usize - self.slots.available_permits()
+        self.max_in_flight as usize - self.slots.available_permits()
     }
 
     /// Waits until none is in flight. Call it when no new one can come: while it waits it takes every free slot.
     pub async fn finished(&self) {
-        let _ = self.slots.acquire_many(self.limits.max_in_flight).await;
+        let _ = self.slots.acquire_many(self.max_in_flight).await;
     }
 
     /// Answers one request, whatever happens.
     ///
     /// # Errors
     /// Never: every failure is an answer.
-    pub async fn respond(
-        &self,
-        client: SocketAddr,
-        request: Request<Incoming>,
-    ) -> Result<Response<AnswerBody>, Infallible> {
-        let mut record = Record::new(client, &request);
+    pub async fn respond(&self, peer: Peer, request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
+        let mut record = Record::new(peer, &request, &self.limits);
         let (version, head_only) = (request.version(), request.method() == Method::HEAD);
+        let mut close = version < Version::HTTP_2 && self.lifecycle.phase() == Phase::Draining;
         let mut response = match self.answer(request, &mut record).await {
             Ok(response) => response,
             Err(error) => {
+                // What is left of such a request may be another one in disguise.
+                close |= version < Version::HTTP_2 && matches!(error, Error::ClientBadRequest(_));
                 record.fail(&error);
                 error.response(&record.request_id).map(Answer::Whole)
             }
@@ -96,7 +127,7 @@ impl Requests {
         if let Ok(id) = HeaderValue::from_str(&record.request_id) {
             headers.insert(REQUEST_ID, id);
         }
-        if version < Version::HTTP_2 && self.lifecycle.phase() == Phase::Draining {
+        if close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if head_only && let Answer::Whole(body) = response.body() {
@@ -106,6 +137,7 @@ impl Requests {
             *response.body_mut() = Answer::Whole(Full::default());
         }
         record.status = response.status().as_u16();
+        record.cut = Cut::current();
         Ok(Guarded::wrap(response, record))
     }
 
@@ -114,47 +146,101 @@ impl Requests {
         mut request: Request<Incoming>,
         record: &mut Record,
     ) -> Result<Response<Answer<GuestBody>>, Error> {
+        self.check(&request, &record.peer.activity)?;
         if let Some(health) = &self.health
             && request.uri().path() == health.path
             && matches!(*request.method(), Method::GET | Method::HEAD)
         {
             return Ok(health.response(&self.lifecycle).map(Answer::Whole));
         }
-        *request.uri_mut() = absolute(request.uri(), request.headers(), request.version())?;
+        let origin = forwarded::origin(record.peer.address, request.headers(), &self.trusted_proxies);
+        record.client = origin.client;
+        *request.uri_mut() = absolute(&request, &origin)?;
+        remove_hop_by_hop(request.headers_mut());
+
         let slot = self.slots.clone().try_acquire_owned();
-        let slot = slot.map_err(|_| Error::HostOverloaded(self.limits.max_in_flight))?;
+        let slot = slot.map_err(|_| Error::HostOverloaded(self.max_in_flight))?;
         let in_flight = Arc::new(InFlight { _slot: slot });
         record.in_flight = Some(in_flight.clone());
         let (head, incoming) = request.into_parts();
-        let (body, fault) = RequestBody::new(incoming, self.limits.max_body)?;
-        let call = Call { request_id: record.request_id.clone(), guard: in_flight };
+        let (body, fault) = RequestBody::new(incoming, self.limits.max_body, self.limits.body_timeout)?;
+        let call = Call { request_id: record.request_id.clone(), deadline: record.deadline, guard: in_flight };
         let response = self.guest.handle(Request::from_parts(head, body), fault, call).await?;
+        check_response(&response, &self.limits)?;
         Ok(response.map(Answer::Stream))
+    }
+
+    /// Refuses what must not reach a guest.
+    fn check(&self, request: &Request<Incoming>, activity: &Activity) -> Result<(), Error> {
+        let (line, fields) = (request.uri().to_string().len(), request.headers());
+        if fields.len() > self.limits.max_headers || line + header_size(fields) > self.limits.max_header_size {
+            return Err(Error::ClientHeaderTooLarge);
+        }
+        if request.method() == Method::CONNECT {
+            return Err(Error::ClientMethodNotAllowed);
+        }
+        if fields.contains_key(TRANSFER_ENCODING) && activity.has_conflicting_lengths() {
+            return Err(Error::ClientBadRequest("Transfer-Encoding and Content-Length exclude each other."));
+        }
+        Ok(())
     }
 }
 
-/// The target with scheme and authority, as the guest sees it: from an absolute target, else from `Host`.
-fn absolute(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Uri, Error> {
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = match (uri.authority(), hosts.next()) {
-        (Some(authority), _) => authority.as_str(),
-        (None, Some(host)) => {
-            host.to_str().map_err(|_| Error::ClientBadRequest("The Host header is not a host name."))?
-        }
-        // HTTP/1.0 knows no Host.
-        (None, None) if version < Version::HTTP_11 => "localhost",
-        (None, None) => return Err(Error::ClientBadRequest("The Host header is missing.")),
-    };
+/// The size of a header as HTTP/1.1 writes it, in bytes.
+fn header_size(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
+}
+
+/// Refuses what cannot be sent.
+fn check_response<B>(response: &Response<B>, limits: &Limits) -> Result<(), Error> {
+    if header_size(response.headers()) > limits.max_response_header_size {
+        return Err(Error::GuestHeaderTooLarge);
+    }
+    if response.status().is_informational() {
+        return Err(Error::GuestBadResponse("a 1xx status is no answer"));
+    }
+    Ok(())
+}
+
+/// Removes the fields that `Connection` names: they are between the client and this host (RFC 9110, 7.6.1). The ones
+/// that are so by definition never reach a guest (`outbound`).
+fn remove_hop_by_hop(fields: &mut HeaderMap) {
+    let named: Vec<HeaderName> = fields
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .collect();
+    // Not every name may be taken away: these say where and how large a request is, whatever a client claims.
+    for name in named.iter().filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)) {
+        fields.remove(name);
+    }
+}
+
+/// The target with scheme and authority, as the guest sees it: from a trusted proxy, else from an absolute target, else
+/// from `Host`.
+fn absolute(request: &Request<Incoming>, origin: &Origin) -> Result<Uri, Error> {
+    const NO_HOST_NAME: Error = Error::ClientBadRequest("The Host header is not a host name.");
+    let (uri, mut hosts) = (request.uri(), request.headers().get_all(HOST).iter());
+    let host = hosts.next();
     if hosts.next().is_some() {
         return Err(Error::ClientBadRequest("The Host header is there twice."));
     }
+    let authority = match (&origin.host, uri.authority(), host) {
+        (Some(forwarded), _, _) => forwarded.as_str(),
+        (None, Some(authority), _) => authority.as_str(),
+        (None, None, Some(host)) => host.to_str().map_err(|_| NO_HOST_NAME)?,
+        // HTTP/1.0 knows no Host.
+        (None, None, None) if request.version() < Version::HTTP_11 => "localhost",
+        (None, None, None) => return Err(Error::ClientBadRequest("The Host header is missing.")),
+    };
+    if host.is_none() && request.version() == Version::HTTP_11 {
+        return Err(Error::ClientBadRequest("The Host header is missing."));
+    }
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    Uri::builder()
-        .scheme(uri.scheme_str().unwrap_or("http"))
-        .authority(host)
-        .path_and_query(target)
-        .build()
-        .map_err(|_| Error::ClientBadRequest("The Host header is not a host name."))
+    let scheme = origin.scheme.or(uri.scheme_str()).unwrap_or("http");
+    Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build().map_err(|_| NO_HOST_NAME)
 }
 
 impl Health {
@@ -183,10 +269,14 @@ impl Health {
 #[derive(Debug)]
 pub struct Record {
     request_id: Arc<str>,
-    client: SocketAddr,
+    peer: Peer,
+    client: IpAddr,
     method: Method,
     path: String,
     started: Instant,
+    deadline: Instant,
+    write_timeout: Duration,
+    cut: Arc<Cut>,
     status: u16,
     bytes: u64,
     finished: bool,
@@ -195,13 +285,19 @@ pub struct Record {
 }
 
 impl Record {
-    fn new(client: SocketAddr, request: &Request<Incoming>) -> Self {
+    fn new(peer: Peer, request: &Request<Incoming>, limits: &Limits) -> Self {
+        peer.activity.begin();
+        let started = Instant::now();
         Self {
             request_id: request_id(request.headers()),
-            client,
+            client: peer.address.ip(),
+            peer,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            started: Instant::now(),
+            started,
+            deadline: started + limits.deadline,
+            write_timeout: limits.write_timeout,
+            cut: Arc::default(),
             status: NO_ANSWER,
             bytes: 0,
             finished: false,
@@ -213,15 +309,33 @@ impl Record {
     fn fail(&mut self, error: &Error) {
         self.failure = Some((error.reason(), error.detail()));
     }
+
+    /// Why a response that is not finished was dropped: its client read too slowly, or left.
+    fn abandoned(&self) -> Error {
+        let now = Instant::now();
+        if self.status != NO_ANSWER && now >= self.deadline {
+            Error::GuestDeadline
+        } else if self.peer.activity.is_stalled() || self.cut.is_due(now) {
+            Error::ClientStalled
+        } else {
+            Error::ClientGone
+        }
+    }
 }
 
 impl Guard for Record {
     fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
+        self.cut.set(Some(self.deadline.min(Instant::now() + self.write_timeout)));
+    }
+
+    fn waiting(&mut self) {
+        self.cut.set(None); // the guest's run has the deadline itself
     }
 
     fn finish(&mut self, result: Result<(), &Error>) {
         self.finished = true;
+        self.cut.set(None);
         if let Err(error) = result {
             self.fail(error);
         }
@@ -231,8 +345,10 @@ impl Guard for Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.finished && self.failure.is_none() {
-            self.fail(&Error::ClientGone);
+            self.fail(&self.abandoned());
         }
+        self.cut.set(None);
+        self.peer.activity.end();
         let (reason, detail) = match &self.failure {
             Some((reason, detail)) => (*reason, Some(detail.as_str())),
             None => ("ok", None),

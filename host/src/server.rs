@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Limits;
 use crate::connection::Connection;
 use crate::request::Requests;
 
@@ -18,11 +20,12 @@ const BACKLOG: u32 = 4096;
 /// How long to wait after accept() failed for want of descriptors or memory, which only others can give back.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Accepts connections until it is told to stop.
+/// Accepts connections on a listener until it is told to stop.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
     requests: Arc<Requests>,
+    limits: Limits,
+    permits: Arc<Semaphore>,
     connections: TaskTracker,
     closing: CancellationToken,
 }
@@ -46,53 +49,56 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    /// A server on a bound port.
-    pub fn new(listener: TcpListener, requests: Arc<Requests>) -> (Self, ServerHandle) {
+    /// A server with at most so many connections.
+    pub fn new(requests: Arc<Requests>, limits: Limits, connections: u32) -> (Self, ServerHandle) {
         let handle = ServerHandle { connections: TaskTracker::new(), closing: CancellationToken::new() };
-        let server =
-            Self { listener, requests, connections: handle.connections.clone(), closing: handle.closing.clone() };
-        (server, handle)
+        let permits = Arc::new(Semaphore::new(connections as usize));
+        let (connections, closing) = (handle.connections.clone(), handle.closing.clone());
+        (Self { requests, limits, permits, connections, closing }, handle)
     }
 
     /// Accepts until closing, then takes the connections that the kernel has already completed: their clients have sent
     /// their requests and would see a reset.
-    pub async fn run(self) {
+    pub async fn run(self, listener: TcpListener) {
         loop {
+            // The permit comes first: what cannot be served waits in the kernel's backlog.
+            let accepted = async {
+                let Ok(permit) = self.permits.clone().acquire_owned().await else { std::future::pending().await };
+                listener.accept().await.map(|(stream, client)| (stream, client, permit))
+            };
             let accepted = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
+                accepted = accepted => accepted,
             };
             match accepted {
-                Ok((stream, client)) => self.serve(stream, client),
+                Ok((stream, client, permit)) => self.serve(stream, client, permit),
                 Err(error) => self.survive(&error).await,
             }
         }
-        let connections = self.connections.clone();
-        if let Err(error) = self.take_backlog() {
+        if let Err(error) = self.take_backlog(listener) {
             tracing::warn!(%error, "could not take the last connections");
         }
-        connections.close();
+        self.connections.close();
     }
 
-    fn take_backlog(self) -> io::Result<()> {
-        let Self { listener, requests, connections, closing } = self;
+    fn take_backlog(&self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
-        loop {
+        while let Ok(permit) = self.permits.clone().try_acquire_owned() {
             match listener.accept() {
                 Ok((stream, client)) => {
                     stream.set_nonblocking(true)?;
-                    let connection = Connection::new(client, requests.clone(), closing.clone());
-                    connections.spawn(connection.serve(TcpStream::from_std(stream)?));
+                    self.serve(TcpStream::from_std(stream)?, client, permit);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
-    fn serve(&self, stream: TcpStream, client: SocketAddr) {
-        let connection = Connection::new(client, self.requests.clone(), self.closing.clone());
+    fn serve(&self, stream: TcpStream, client: SocketAddr, permit: OwnedSemaphorePermit) {
+        let connection = Connection::new(client, self.requests.clone(), self.limits, self.closing.clone(), permit);
         self.connections.spawn(connection.serve(stream));
     }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
-/// How often a busy guest yields to the rest of its thread, and so how late a deadline or a client's leaving may stop
-/// it. 10 ms is far below what a client notices and costs 100 atomic increments a second.
-const EPOCH_TICK: Duration = Duration::from_millis(10);
+use crate::config::GuestLimits;
 
-/// The most memory one guest may have, in bytes.
-pub const GUEST_MEMORY_MAX: usize = 128 * 1024 * 1024;
+/// How often a busy guest yields to the rest of its thread, and so how late a deadline or a client's leaving may stop
+/// it. With `n` busy guests on a thread everybody else waits up to `n` ticks for a turn, so the tick is short; a wake-up
+/// every 2 ms costs 0.1 % of a core.
+const EPOCH_TICK: Duration = Duration::from_millis(2);
 
 /// Core instances that one component may hold: composed components and those of scripting languages bring many.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
@@ -44,7 +44,7 @@ impl Allocator {
     }
 }
 
-/// Makes an engine that can run `guests` guests at the same time, and starts its clock.
+/// Makes an engine that can run `guests` guests at the same time, each within `limits`, and starts its clock.
 ///
 /// The pool reserves address space (about 4 GiB a memory, so that the compiler can leave out bounds checks). Where that
 /// is refused (`ulimit -v`, strict overcommit, a small address space) memory is mapped on demand instead, and the log
@@ -52,8 +52,8 @@ impl Allocator {
 ///
 /// # Errors
 /// When neither can be had: the CPU or the operating system is not one that Wasmtime supports.
-pub fn start(guests: u32) -> anyhow::Result<(Engine, Allocator)> {
-    let (engine, allocator) = match Engine::new(&config(InstanceAllocationStrategy::Pooling(pool(guests)))) {
+pub fn start(guests: u32, limits: &GuestLimits) -> anyhow::Result<(Engine, Allocator)> {
+    let (engine, allocator) = match Engine::new(&config(InstanceAllocationStrategy::Pooling(pool(guests, limits)))) {
         Ok(engine) => (engine, Allocator::Pooling),
         Err(error) => {
             tracing::warn!(
@@ -92,7 +92,7 @@ fn config(allocation: InstanceAllocationStrategy) -> Config {
     config
 }
 
-fn pool(guests: u32) -> PoolingAllocationConfig {
+fn pool(guests: u32, limits: &GuestLimits) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(guests)
         .total_core_instances(guests.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
@@ -100,6 +100,7 @@ fn pool(guests: u32) -> PoolingAllocationConfig {
         .total_tables(guests.saturating_mul(TABLES_PER_COMPONENT))
         .total_stacks(guests)
         .max_memories_per_component(MEMORIES_PER_COMPONENT * 4)
-        .max_memory_size(GUEST_MEMORY_MAX);
+        .table_elements(limits.table_elements)
+        .max_memory_size(limits.memory);
     pool
 }

@@ -7,22 +7,26 @@
 //! the store, which stops the guest wherever it is.
 
 mod engine;
+mod limits;
 mod revision;
 mod stdio;
 mod store;
 mod wasi02;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::CONTENT_LENGTH;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 use wasmtime::Engine;
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -33,9 +37,13 @@ pub use revision::Revision;
 pub use store::OFFERED;
 
 use crate::body::{BodyFault, RequestBody, content_length};
-use crate::config::GuestConfig;
+use crate::config::{GuestConfig, GuestLimits};
 use crate::error::Error;
+use limits::Budget;
 use store::State;
+
+/// How long an instantiation may take at start. Runtimes of scripting languages take a second; nothing honest takes this.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A loaded component, ready to be run.
 pub struct Guest {
@@ -44,6 +52,8 @@ pub struct Guest {
     linked: ProxyPre<State>,
     revision: Revision,
     config: Arc<WasiConfigVariables>,
+    limits: GuestLimits,
+    budget: Arc<Budget>,
 }
 
 /// What the host knows of a request when it calls the guest.
@@ -51,6 +61,8 @@ pub struct Guest {
 pub struct Call<G> {
     /// For the lines that the guest prints.
     pub request_id: Arc<str>,
+    /// When everything must be over.
+    pub deadline: Instant,
     /// Lives until the guest has ended, which may be after its response.
     pub guard: G,
 }
@@ -60,9 +72,9 @@ impl Guest {
     ///
     /// # Errors
     /// One sentence that says what is wrong with the file, or with the machine.
-    pub fn load(file: &Path, config: &GuestConfig, guests: u32) -> anyhow::Result<Self> {
-        let (engine, allocator) = engine::start(guests)?;
-        let started = Instant::now();
+    pub fn load(file: &Path, config: &GuestConfig, guests: u32, limits: GuestLimits) -> anyhow::Result<Self> {
+        let (engine, allocator) = engine::start(guests, &limits)?;
+        let started = std::time::Instant::now();
         let (revision, linked) = revision::load(&engine, file)?;
         tracing::info!(
             file = %revision.file.display(),
@@ -73,20 +85,28 @@ impl Guest {
             "compiled the component"
         );
         let config = Arc::new(config.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
-        Ok(Self { engine, allocator, linked, revision, config })
+        Ok(Self { engine, allocator, linked, revision, config, limits, budget: Budget::new(limits.memory) })
     }
 
-    /// Instantiates the component once and throws the instance away: proof that its start works.
+    /// Sets the linear memory for all guests together, in bytes. Until then there is enough for one.
+    pub fn set_memory(&mut self, bytes: u64) {
+        self.budget = Budget::new(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// Instantiates the component once and throws the instance away: proof that its start works. Returns the linear memory
+    /// that it took, in bytes.
     ///
     /// # Errors
     /// Why the component cannot be instantiated.
-    pub async fn probe(&self) -> anyhow::Result<()> {
+    pub async fn probe(&self) -> anyhow::Result<u64> {
         let mut store = self.store(&Arc::from("start"));
-        let instance = self.linked.instantiate_async(&mut store).await;
+        let instance = timeout(PROBE_TIMEOUT, self.linked.instantiate_async(&mut store)).await;
+        let cannot = || format!("{} links, but its instantiation fails", self.revision.file.display());
         instance
-            .map(drop)
-            .map_err(anyhow::Error::from)
-            .with_context(|| format!("{} links, but its instantiation fails", self.revision.file.display()))
+            .map_err(|_| anyhow!("not done after {PROBE_TIMEOUT:?}"))
+            .and_then(|ended| Ok(ended?))
+            .with_context(cannot)?;
+        Ok(store.data().limiter().memory() as u64)
     }
 
     /// What is known of the component.
@@ -122,6 +142,9 @@ impl Guest {
             match ended {
                 Poll::Ready(Ok(())) if unset => Poll::Ready(Err(Some(Error::GuestNoResponse))),
                 Poll::Ready(Ok(())) => Poll::Ready(receiver.try_recv().map_err(|_| Some(Error::GuestNoResponse))),
+                Poll::Ready(Err(Error::GuestDeadline)) if fault.is_waiting() => {
+                    Poll::Ready(Err(Some(Error::ClientDeadline)))
+                }
                 Poll::Ready(Err(error)) => Poll::Ready(Err(Some(error))),
                 Poll::Pending if unset => Poll::Pending,
                 Poll::Pending => match Pin::new(&mut receiver).poll(context) {
@@ -144,11 +167,11 @@ impl Guest {
             }
         };
         let response = head.map_err(|code| Error::GuestError(format!("{code:?}")))?;
-        Ok(response_body(response, run, fault, head_only))
+        respond(response, run, fault, head_only)
     }
 
     fn store(&self, request_id: &Arc<str>) -> wasmtime::Store<State> {
-        store::new(&self.engine, self.config.clone(), request_id, engine::GUEST_MEMORY_MAX)
+        store::new(&self.engine, self.config.clone(), request_id, &self.limits, self.budget.clone())
     }
 
     fn start<G: Send + 'static>(
@@ -159,10 +182,13 @@ impl Guest {
     ) -> Run {
         let guest = self.clone();
         Run(Some(Box::pin(async move {
-            let store = guest.store(&call.request_id);
-            let ended = wasi02::run(&guest.linked, store, request, head).await;
+            let run = async {
+                let store = guest.store(&call.request_id);
+                wasi02::run(&guest.linked, store, request, head).await
+            };
+            let ended = timeout_at(call.deadline, run).await;
             drop(call.guard);
-            ended
+            ended.unwrap_or(Err(Error::GuestDeadline))
         })))
     }
 }
@@ -173,10 +199,16 @@ impl std::fmt::Debug for Guest {
     }
 }
 
+type Running = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
 /// The rest of a guest's run. Dropping it stops the guest; when it is over, polling it is free.
-struct Run(Option<Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>>);
+struct Run(Option<Running>);
 
 impl Run {
+    fn is_over(&self) -> bool {
+        self.0.is_none()
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Some(run) = &mut self.0 else { return Poll::Ready(Ok(())) };
         let ended = run.as_mut().poll(context);
@@ -206,39 +238,62 @@ impl Run {
 ///
 /// hyper drops a body as soon as it has as many bytes as `content-length` says, without asking for its end.
 pub struct GuestBody {
-    frames: Option<HyperOutgoingBody>,
+    frames: Frames,
     /// Bytes that `content-length` still promises, where it is there.
     promised: Option<u64>,
     run: Run,
     fault: BodyFault,
 }
 
-fn response_body(
+enum Frames {
+    /// The guest still writes.
+    Live(HyperOutgoingBody),
+    /// All that was written, by a guest that has ended. Then hyper knows the length, and that the last frame is the last.
+    Written(VecDeque<Frame<Bytes>>),
+}
+
+/// Puts head, body and the rest of the guest together. A guest that has ended has written everything: if that is not a
+/// whole response, the client can still be told.
+fn respond(
     response: Response<HyperOutgoingBody>,
     run: Run,
     fault: BodyFault,
     head_only: bool,
-) -> Response<GuestBody> {
-    let bodiless = head_only || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let promised = content_length(response.headers());
-    response.map(|frames| {
-        let frames = (!bodiless && !frames.is_end_stream()).then_some(frames);
-        let mut body = GuestBody { frames, promised, run, fault };
-        if body.frames.is_none() {
-            body.run.detach(); // hyper asks for no frame, so nothing else would run the rest of the guest
+) -> Result<Response<GuestBody>, Error> {
+    let (mut head, live) = response.into_parts();
+    let bodiless = head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if head.status == StatusCode::NO_CONTENT {
+        head.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
+    }
+    let promised = if bodiless { None } else { content_length(&head.headers) };
+    let ended = run.is_over();
+    let frames = if bodiless || live.is_end_stream() { Frames::Written(VecDeque::new()) } else { Frames::Live(live) };
+    let mut body = GuestBody { frames, promised, run, fault };
+    if ended {
+        let mut written = VecDeque::new();
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(frame)) = body.poll_guest(&mut context) {
+            written.push_back(frame?);
         }
-        body
-    })
+        body.promised = promised;
+        body.frames = Frames::Written(written);
+    } else if body.is_end_stream() {
+        body.run.detach(); // hyper asks for no frame, so nothing else would run the rest of the guest
+    }
+    Ok(Response::from_parts(head, body))
 }
 
 impl GuestBody {
     /// Runs the guest as far as it goes, then takes what it has written.
     fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(frames) = &mut self.frames else { return Poll::Ready(None) };
         if let Poll::Ready(Err(error)) = self.run.poll(context) {
             return Poll::Ready(Some(Err(error)));
         }
-        match ready!(Pin::new(frames).poll_frame(context)) {
+        let frame = match &mut self.frames {
+            Frames::Live(live) => ready!(Pin::new(live).poll_frame(context)),
+            Frames::Written(frames) => frames.pop_front().map(Ok),
+        };
+        match frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.promised = self.promised.map(|promised| promised.saturating_sub(length));
@@ -271,10 +326,11 @@ impl Body for GuestBody {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(self.poll_guest(context));
         if frame.is_none() {
-            self.frames = None;
+            self.frames = Frames::Written(VecDeque::new());
             self.run.detach();
         } else if let Some(Err(_)) = frame {
-            self.frames = None;
+            self.frames = Frames::Written(VecDeque::new());
+            self.promised = None;
             self.run = Run(None);
             if self.fault.is_set() {
                 let fault = std::mem::take(&mut self.fault);
@@ -285,10 +341,16 @@ impl Body for GuestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.is_none()
+        matches!(&self.frames, Frames::Written(frames) if frames.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.frames.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.frames {
+            Frames::Live(live) => live.size_hint(),
+            Frames::Written(frames) if frames.iter().any(Frame::is_trailers) => SizeHint::default(),
+            Frames::Written(frames) => {
+                SizeHint::with_exact(frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum())
+            }
+        }
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use wasmtime::component::{Linker, ResourceTable};
-use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::limits::{Budget, Limiter};
 use super::stdio::GuestOutput;
+use crate::config::GuestLimits;
 use crate::outbound::Outbound;
 
 const WASI_0_2: &str = "0.2.x";
@@ -56,7 +58,7 @@ pub struct State {
     http: WasiHttpCtx,
     outbound: Outbound,
     config: Arc<WasiConfigVariables>,
-    limits: StoreLimits,
+    limiter: Limiter,
 }
 
 impl WasiView for State {
@@ -71,12 +73,20 @@ impl WasiHttpView for State {
     }
 }
 
+impl State {
+    /// What the guest was refused.
+    pub fn limiter(&self) -> &Limiter {
+        &self.limiter
+    }
+}
+
 /// A store for one request.
 pub fn new(
     engine: &Engine,
     config: Arc<WasiConfigVariables>,
     request_id: &Arc<str>,
-    memory_max: usize,
+    limits: &GuestLimits,
+    budget: Arc<Budget>,
 ) -> Store<State> {
     let wasi = WasiCtx::builder()
         .stdout(GuestOutput::new("stdout", request_id.clone()))
@@ -85,18 +95,14 @@ pub fn new(
         .allow_udp(false)
         .allow_ip_name_lookup(false)
         .build();
-    let mut store = Store::new(
-        engine,
-        State {
-            table: ResourceTable::new(),
-            wasi,
-            http: WasiHttpCtx::new(),
-            outbound: Outbound,
-            config,
-            limits: StoreLimitsBuilder::new().memory_size(memory_max).build(),
-        },
-    );
-    store.limiter(|state| &mut state.limits);
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(limits.handles);
+    let limiter = Limiter::new(*limits, budget);
+    let state = State { table, wasi, http: WasiHttpCtx::new(), outbound: Outbound, config, limiter };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_max_component_handles(limits.handles);
+    store.set_hostcall_fuel(limits.call_size);
     // At every tick the guest yields, so that the deadline and a client's leaving are seen.
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);

@@ -2,6 +2,7 @@
 
 use hyper::{Request, Response};
 use tokio::sync::oneshot;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiHttpView;
@@ -40,8 +41,15 @@ pub async fn run(
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request).map_err(internal)?;
     let outparam = http.new_response_outparam(head).map_err(internal)?;
-    let proxy = linked.instantiate_async(&mut store).await.map_err(failure)?;
-    proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await.map_err(failure)
+    let called = async {
+        let proxy = linked.instantiate_async(&mut store).await?;
+        proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await
+    };
+    let ended = called.await;
+    ended.map_err(|error| {
+        let refused = store.data().limiter().failure(|| format!("{error:?}"));
+        refused.unwrap_or_else(|| failure(error))
+    })
 }
 
 fn internal(error: wasmtime::Error) -> Error {
@@ -49,14 +57,26 @@ fn internal(error: wasmtime::Error) -> Error {
 }
 
 /// How a guest failed, by what wasmtime reports.
-pub fn failure(error: wasmtime::Error) -> Error {
+fn failure(error: wasmtime::Error) -> Error {
+    let detail = format!("{error:?}");
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        Error::GuestExited(exit.0)
-    } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        internal(error)
-    } else if error.is::<Trap>() {
-        Error::GuestTrapped(format!("{error:?}"))
-    } else {
-        Error::GuestTrapped(format!("{error:#}"))
+        return Error::GuestExited(exit.0);
     }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return internal(error);
+    }
+    if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
+        return Error::GuestStackOverflow(detail);
+    }
+    if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
+        return Error::GuestTooManyHandles(detail);
+    }
+    // These two have no public type.
+    if detail.contains("component handle") && detail.contains("limit") {
+        return Error::GuestTooManyHandles(detail);
+    }
+    if detail.contains("too much data") || detail.contains("fuel") {
+        return Error::GuestCallTooLarge(detail);
+    }
+    Error::GuestTrapped(detail)
 }

@@ -10,7 +10,7 @@ async fn a_guest_that_fails_before_its_head_gets_a_clear_answer_and_the_next_req
     for protocol in BOTH {
         for (target, status, reason) in [
             ("/trap", 500, "guest_trapped"),
-            ("/recurse", 500, "guest_trapped"),
+            ("/recurse", 500, "guest_stack_overflow"),
             ("/exit", 500, "guest_exited"),
             ("/silent", 502, "guest_no_response"),
             ("/leak", 502, "guest_no_response"),

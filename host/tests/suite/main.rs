@@ -3,10 +3,14 @@
 mod drain;
 mod failures;
 mod health;
+mod hostile;
+mod limits;
 mod process;
+mod protocol;
 mod routes;
 mod rules;
 mod sandbox;
+mod soak;
 mod startup;
 mod streams;
 mod support;

@@ -12,7 +12,8 @@ async fn every_row_of_the_table_over_both_protocols() {
     const REFUSAL: &str = r#"{"error":"Invalid auth token"}"#;
     let host = hello().await;
     let bearer = format!("Bearer {TOKEN}");
-    let rows: &[(&str, &str, &[(&str, &str)], u16, &str)] = &[
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16, &'a str);
+    let rows: &[Row<'_>] = &[
         ("GET", "/app", &[("x-auth-token", TOKEN)], 200, GREETING),
         ("GET", "/app", &[("X-Auth-Token", "second")], 200, GREETING),
         ("GET", "/app?with=query", &[("x-auth-token", TOKEN)], 200, GREETING),

@@ -2,7 +2,6 @@
 
 use std::process::{Command, Output};
 
-use crate::sandbox::{wasm_file, wat_component};
 use crate::support::*;
 
 fn run(arguments: &[&str]) -> Output {

@@ -106,10 +106,15 @@ impl Setup {
     }
 
     pub fn command(self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_taffrail"));
+        let mut command = Command::new(binary());
         command.args(self.arguments);
         command
     }
+}
+
+/// The binary under test: the one of this build, or another that `make` names (an optimised one, for the soak).
+pub fn binary() -> PathBuf {
+    std::env::var_os("TAFFRAIL_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_taffrail").into(), PathBuf::from)
 }
 
 /// The real binary. Its log is shown when the test fails, and it ends with the test.
@@ -173,11 +178,32 @@ impl Process {
         }
     }
 
-    /// What the process has used and holds, from `/proc`: resident memory at its peak, in bytes.
-    pub fn peak_memory(&self) -> u64 {
+    /// CPU time that the process has used, from `/proc` (ticks of 10 ms).
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a running process");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        Duration::from_millis(fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("ticks") * 10).sum())
+    }
+
+    /// Resident memory now, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a running process").count()
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Resident memory at its peak, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
     }
 }
 
@@ -360,4 +386,44 @@ pub async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
         let _ = write!(text, "<{error}>");
     }
     text
+}
+
+/// A component in text form that exports the handler, with something before it.
+pub fn wat_component(prelude: &str) -> tempfile::NamedTempFile {
+    wat_component_with(prelude, "", "")
+}
+
+/// The same with something in the module of the handler, and in the handler itself.
+pub fn wat_component_with(prelude: &str, module: &str, handler: &str) -> tempfile::NamedTempFile {
+    let text = format!(
+        r#"(component {prelude}
+            (import "wasi:http/types@0.2.0" (instance $types
+                (export "incoming-request" (type (sub resource)))
+                (export "response-outparam" (type (sub resource)))))
+            (alias export $types "incoming-request" (type $request))
+            (alias export $types "response-outparam" (type $out))
+            (core module $module {module} (func (export "handle") (param i32 i32) {handler}))
+            (core instance $instance (instantiate $module))
+            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                (canon lift (core func $instance "handle")))
+            (component $handler
+                (import "request" (type $request (sub resource)))
+                (import "out" (type $out (sub resource)))
+                (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $out))))
+                (export $request2 "incoming-request" (type $request))
+                (export $out2 "response-outparam" (type $out))
+                (export "handle" (func $handle)
+                    (func (param "request" (own $request2)) (param "response-out" (own $out2)))))
+            (instance $exported (instantiate $handler
+                (with "request" (type $request)) (with "out" (type $out)) (with "handle" (func $handle))))
+            (export "wasi:http/incoming-handler@0.2.0" (instance $exported)))"#
+    );
+    wasm_file(&wat::parse_str(text).expect("a component"))
+}
+
+/// A file with these bytes.
+pub fn wasm_file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".wasm").tempfile().expect("a file");
+    std::fs::write(file.path(), bytes).expect("written");
+    file
 }

@@ -1,0 +1,97 @@
+//! What one guest may grow to, and all of them together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use wasmtime::ResourceLimiter;
+
+use crate::config::GuestLimits;
+use crate::error::Error;
+
+/// Linear memory for all guests together. A guest that starts or grows takes from it, a guest that ends gives back.
+#[derive(Debug)]
+pub struct Budget {
+    free: AtomicUsize,
+}
+
+impl Budget {
+    /// `bytes` for all.
+    pub fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { free: AtomicUsize::new(bytes) })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes)).is_ok()
+    }
+
+    fn give(&self, bytes: usize) {
+        self.free.fetch_add(bytes, Relaxed);
+    }
+}
+
+/// The limits of one guest. A panic and a failed allocation end in the same trap, so the limiter remembers what it
+/// refused: that tells them apart.
+#[derive(Debug)]
+pub struct Limiter {
+    limits: GuestLimits,
+    budget: Arc<Budget>,
+    memory: usize,
+    refused: Option<Refused>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Refused {
+    GuestMemory,
+    AllMemory,
+    Table,
+}
+
+impl Limiter {
+    /// For a guest that has nothing yet.
+    pub fn new(limits: GuestLimits, budget: Arc<Budget>) -> Self {
+        Self { limits, budget, memory: 0, refused: None }
+    }
+
+    /// Linear memory that the guest has, in bytes.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// The failure of a guest, if it comes from what was refused.
+    pub fn failure(&self, detail: impl FnOnce() -> String) -> Option<Error> {
+        Some(match self.refused? {
+            Refused::GuestMemory => Error::GuestOutOfMemory(detail()),
+            Refused::AllMemory => Error::HostOutOfMemory(detail()),
+            Refused::Table => Error::GuestTableTooLarge(detail()),
+        })
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current);
+        if self.memory.saturating_add(more) > self.limits.memory {
+            self.refused = Some(Refused::GuestMemory);
+        } else if !self.budget.take(more) {
+            self.refused = Some(Refused::AllMemory);
+        } else {
+            self.memory += more;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let allowed = desired <= self.limits.table_elements;
+        if !allowed {
+            self.refused = Some(Refused::Table);
+        }
+        Ok(allowed)
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.budget.give(self.memory);
+    }
+}

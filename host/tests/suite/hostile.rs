@@ -1,0 +1,188 @@
+//! A broken component or a hostile client costs its own requests alone: healthy traffic beside it is always answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::support::*;
+
+/// Sends healthy requests one after the other on several connections, until told to stop. Every one must be answered.
+pub struct Healthy {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU32>,
+    clients: JoinSet<()>,
+}
+
+impl Healthy {
+    pub fn start(addr: std::net::SocketAddr, target: &'static str) -> Self {
+        let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default());
+        let mut clients = JoinSet::new();
+        for protocol in [Protocol::Http1, Protocol::Http1, Protocol::Http2] {
+            let (stop, answered) = (stop.clone(), answered.clone());
+            clients.spawn(async move {
+                let mut client = Client::connect(protocol, addr).await;
+                while !stop.load(Relaxed) {
+                    let answer = client.send(request("GET", addr, target, &[]));
+                    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("an answer");
+                    assert_eq!(answer.status, 200, "{protocol:?}: {answer:?}");
+                    answered.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        Self { stop, answered, clients }
+    }
+
+    pub fn answered(&self) -> u32 {
+        self.answered.load(Relaxed)
+    }
+
+    /// Waits for so many answers more: proof that the healthy are served now.
+    pub async fn more(&mut self, count: u32) {
+        let until = self.answered() + count;
+        let served = async {
+            while self.answered() < until {
+                assert!(self.clients.try_join_next().is_none(), "a healthy client ended");
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, served).await.expect("the healthy are served");
+    }
+
+    pub async fn finish(mut self) -> u32 {
+        self.stop.store(true, Relaxed);
+        while let Some(client) = self.clients.join_next().await {
+            client.expect("every healthy request was answered");
+        }
+        self.answered()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_broken_requests_at_a_time_beside_healthy_ones() {
+    const AT_ONCE: usize = 200;
+    for (guest, target, healthy) in [
+        ("spin", "/spin", "/"),
+        ("sleep", "/sleep", "/"),
+        ("hog", "/grow", "/"),
+        ("flood", "/flood", "/"),
+        ("fail", "/recurse", "/"),
+        ("fail", "/trap", "/"),
+        ("fail", "/silent", "/"),
+        ("fail", "/exit", "/"),
+        ("liar", "/short", "/"),
+        ("liar", "/large-header", "/"),
+        ("greedy", "/handles", "/"),
+        ("late", "/", "/"),
+    ] {
+        let setup = TestHost::serving(guest).with("--deadline", "2s").with("--guest-memory", "8MiB");
+        let host = setup.start().await;
+        for protocol in BOTH {
+            let mut beside = Healthy::start(host.addr, healthy);
+            let mut broken = JoinSet::new();
+            for _ in 0..AT_ONCE {
+                broken.spawn(async move {
+                    let mut client = Client::connect(protocol, host.addr).await;
+                    let asked = async {
+                        let response = client.open(request("GET", host.addr, target, &[])).await?;
+                        let status = response.status();
+                        whole(response).await.map(|_| status)
+                    };
+                    tokio::time::timeout(PATIENCE, asked).await.expect("an end in time")
+                });
+            }
+            beside.more(20).await;
+            while let Some(ended) = broken.join_next().await {
+                let status = ended.expect("no panic").map_or(0, |status| status.as_u16());
+                let expected = if guest == "late" { 200 } else { status };
+                assert!([0, 500, 502, 504, expected].contains(&status), "{guest}{target}: {status}");
+                assert!(guest == "late" || status != 200, "{guest}{target} cannot succeed");
+            }
+            beside.more(20).await;
+            beside.finish().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_clients_beside_healthy_ones() {
+    let setup =
+        TestHost::serving("echo").with("--header-timeout", "1s").with("--body-timeout", "1s").with("--deadline", "3s");
+    let host = setup.start().await;
+    let mut beside = Healthy::start(host.addr, "/");
+    let starts: [&[u8]; 8] = [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow:",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nsome",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ];
+    let mut open = Vec::new();
+    for round in 0..400 {
+        let mut stream = TcpStream::connect(host.addr).await.expect("the host accepts");
+        let _ = stream.write_all(starts[round % starts.len()]).await;
+        match round % 3 {
+            0 => stream.set_zero_linger().expect("a reset when dropped"), // and dropped here
+            1 => {
+                let _ = stream.shutdown().await; // half closed
+                open.push(stream);
+            }
+            _ => open.push(stream),
+        }
+    }
+    beside.more(100).await;
+    // The host ends every one of them by itself.
+    for mut stream in open {
+        let mut rest = Vec::new();
+        let ended = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest);
+        let _ = tokio::time::timeout(PATIENCE, ended).await.expect("the host closes");
+    }
+    beside.more(20).await;
+    assert!(beside.finish().await > 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_idle_connections_beside_healthy_ones() {
+    let host = TestHost::serving("hello").start().await;
+    let mut idle = Vec::new();
+    for _ in 0..5000 {
+        idle.push(TcpStream::connect(host.addr).await.expect("the host accepts"));
+    }
+    let mut beside = Healthy::start(host.addr, "/ping");
+    beside.more(200).await;
+    beside.finish().await;
+}
+
+/// 256 descriptors, a thousand clients: the host goes on, and is itself again when they leave.
+#[test]
+fn a_process_without_descriptors_recovers() {
+    let setup = TestHost::serving("hello").with("--header-timeout", "1h");
+    let inner = setup.command();
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", "ulimit -n 256; exec \"$@\"", "bash"]).arg(inner.get_program()).args(inner.get_args());
+    let mut process = Process::spawn(command);
+    let addr = process.addr();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut clients = Vec::new();
+        for _ in 0..1000 {
+            clients.push(TcpStream::connect(addr).await.expect("the kernel accepts"));
+        }
+        assert_eq!(get(process.admin(), "/livez").await.status, 200);
+        let before = process.cpu_time();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await; // a second of being full, to see what it costs
+        let spent = process.cpu_time() - before;
+        assert!(spent.as_millis() < 200, "no busy loop: {spent:?} of CPU in a second");
+        drop(clients);
+        let since = std::time::Instant::now();
+        assert_eq!(get(addr, "/ping").await.text(), "OK");
+        println!("recovered {:?} after a thousand clients left", since.elapsed());
+    });
+    process.signal(rustix::process::Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+}

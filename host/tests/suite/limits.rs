@@ -1,0 +1,344 @@
+//! Every limit: one flag, one place, one reason.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::*;
+
+/// Checks an answer of the host's own.
+fn refused(answer: &Answer, status: u16, reason: &str) {
+    assert_eq!((answer.status.as_u16(), answer.header("taffrail-error")), (status, reason), "{answer:?}");
+    assert_eq!(answer.json()["reason"], reason, "{answer:?}");
+}
+
+async fn send(protocol: Protocol, host: &TestHost, target: &str) -> Answer {
+    ask(protocol, host.addr, "GET", target, &[]).await
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_until_one_ends() {
+    let host = TestHost::serving("hello").with("--max-connections", "2").start().await;
+    let mut first = Client::connect(Protocol::Http1, host.addr).await;
+    let mut second = Client::connect(Protocol::Http2, host.addr).await;
+    for client in [&mut first, &mut second] {
+        client.send(request("GET", host.addr, "/ping", &[])).await.expect("an answer");
+    }
+    let mut third = TcpStream::connect(host.addr).await.expect("the kernel accepts");
+    third.write_all(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    let early = tokio::time::timeout(Duration::from_millis(300), third.read_to_string(&mut answer)).await;
+    assert!(early.is_err() && answer.is_empty(), "not served yet: {answer}");
+    drop(first);
+    tokio::time::timeout(PATIENCE, third.read_to_string(&mut answer)).await.expect("in time").expect("read");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_head_that_takes_too_long_closes_the_connection() {
+    let host = TestHost::serving("hello").with("--header-timeout", "300ms").with("--idle-timeout", "1h").start().await;
+    for start in [&b""[..], b"G", b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PRI * HTTP/2.0\r\n"] {
+        let back = raw(host.addr, start).await;
+        let closed = back.is_empty() || back.starts_with("<Connection reset"); // what was not read resets
+        assert!(closed, "{:?}: {back}", String::from_utf8_lossy(start));
+    }
+    // Not the first head of the connection, either.
+    let mut stream = TcpStream::connect(host.addr).await.expect("the host accepts");
+    stream.write_all(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+    read_until(&mut stream, "OK").await;
+    stream.write_all(b"GET /ping HTTP/1.1\r\nHost").await.expect("sent");
+    read_until_closed(&mut stream).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let host = TestHost::serving("hello").with("--idle-timeout", "300ms").with("--header-timeout", "1h").start().await;
+    for protocol in BOTH {
+        let mut client = Client::connect(protocol, host.addr).await;
+        client.send(request("GET", host.addr, "/ping", &[])).await.expect("an answer");
+        client.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_large_header_is_refused_by_size_and_by_count() {
+    let host = TestHost::serving("hello").start().await;
+    for protocol in BOTH {
+        let long = "x".repeat(33 * 1024);
+        let answer = ask(protocol, host.addr, "GET", "/ping", &[("x-long", &long)]).await;
+        refused(&answer, 431, "client_header_too_large");
+        let path = format!("/{}", "p".repeat(33 * 1024));
+        refused(&send(protocol, &host, &path).await, 431, "client_header_too_large");
+        let names: Vec<String> = (0..101).map(|n| format!("x-{n}")).collect();
+        let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+        refused(&ask(protocol, host.addr, "GET", "/ping", &many).await, 431, "client_header_too_large");
+        assert_eq!(ask(protocol, host.addr, "GET", "/ping", &many[..90]).await.status, 200);
+        let path = format!("/{}", "p".repeat(30 * 1024));
+        assert_eq!(send(protocol, &host, &path).await.status, 404, "a long path below the limit reaches the guest");
+    }
+    // Far beyond the limit hyper answers by itself, before it has read everything.
+    let huge = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Huge: {}\r\n\r\n", "x".repeat(200 * 1024));
+    assert!(raw(host.addr, huge.as_bytes()).await.starts_with("HTTP/1.1 431 "));
+}
+
+#[tokio::test]
+async fn a_body_that_announces_too_much_is_refused_before_it_is_sent() {
+    let host = TestHost::serving("echo").with("--max-body", "1KiB").start().await;
+    let answer = raw(
+        host.addr,
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1025\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("client_body_too_large"), "{answer}");
+    assert!(!answer.contains("100 Continue"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_turns_out_too_large_is_refused() {
+    let host = TestHost::serving("late").with("--max-body", "1KiB").start().await;
+    let reader = TestHost::serving("fail").with("--max-body", "1KiB").start().await;
+    for protocol in BOTH {
+        // The guest answers without reading: nothing is too large yet.
+        let mut client = Client::connect(protocol, host.addr).await;
+        let (sender, body) = open_body();
+        let response = client.open(request_with("POST", host.addr, "/", &[], body)).await.expect("a head");
+        assert_eq!(response.status(), 200);
+        drop((sender, response));
+        // The guest reads after its head: the answer is cut.
+        let mut client = Client::connect(protocol, reader.addr).await;
+        let (mut sender, body) = open_body();
+        let response = client.open(request_with("POST", reader.addr, "/late-drop", &[], body)).await.expect("a head");
+        sender.send_data(Bytes::from(vec![b'x'; 2048])).await.expect("the host reads");
+        assert!(whole(response).await.is_err(), "{protocol:?}");
+    }
+    // The guest reads before its head: the client is told.
+    let host = TestHost::serving("gather").with("--max-body", "1KiB").start().await;
+    for protocol in BOTH {
+        let mut client = Client::connect(protocol, host.addr).await;
+        let (mut sender, body) = open_body();
+        let asked = tokio::spawn(async move { client.send(request_with("POST", host.addr, "/", &[], body)).await });
+        sender.send_data(Bytes::from(vec![b'x'; 1024])).await.expect("the host reads");
+        sender.send_data(Bytes::from_static(b"y")).await.expect("the host reads");
+        refused(&asked.await.expect("no panic").expect("an answer"), 413, "client_body_too_large");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_refused() {
+    let host = TestHost::serving("gather").with("--body-timeout", "200ms").start().await;
+    for protocol in BOTH {
+        let mut client = Client::connect(protocol, host.addr).await;
+        let (mut sender, body) = open_body();
+        let asked = tokio::spawn(async move { client.send(request_with("POST", host.addr, "/", &[], body)).await });
+        sender.send_data("some".into()).await.expect("the host reads");
+        refused(&asked.await.expect("no panic").expect("an answer"), 408, "client_body_timeout");
+        drop(sender);
+    }
+}
+
+#[tokio::test]
+async fn more_requests_than_the_limit_are_shed_at_once() {
+    let host = TestHost::serving("gather").with("--max-in-flight", "1").start().await;
+    for protocol in BOTH {
+        let mut client = Client::connect(protocol, host.addr).await;
+        let (mut sender, body) = open_body();
+        let held = tokio::spawn(async move { client.send(request_with("POST", host.addr, "/", &[], body)).await });
+        sender.send_data("held".into()).await.expect("the host reads: the guest runs");
+        let answer = loop {
+            let answer = send(protocol, &host, "/").await; // until the held request has taken the slot
+            if answer.status != 200 {
+                break answer;
+            }
+        };
+        refused(&answer, 503, "host_overloaded");
+        assert_eq!(answer.header("retry-after"), "1");
+        let continued = raw(
+            host.addr,
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+        assert!(continued.starts_with("HTTP/1.1 503 "), "decided before 100 Continue: {continued}");
+        drop(sender);
+        assert_eq!(held.await.expect("no panic").expect("an answer").text(), "4");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_ends_a_guest_that_computes_and_one_that_waits() {
+    for (guest, target) in [("spin", "/spin"), ("sleep", "/sleep")] {
+        let host = TestHost::serving(guest).with("--deadline", "300ms").start().await;
+        for protocol in BOTH {
+            refused(&send(protocol, &host, target).await, 504, "guest_deadline");
+            assert_eq!(send(protocol, &host, "/").await.text(), "fine");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_counts_the_body_and_blames_the_client_for_it() {
+    let host = TestHost::serving("gather").with("--deadline", "300ms").start().await;
+    for protocol in BOTH {
+        let mut client = Client::connect(protocol, host.addr).await;
+        let (sender, body) = open_body();
+        let answer = client.send(request_with("POST", host.addr, "/", &[], body)).await.expect("an answer");
+        refused(&answer, 504, "client_deadline");
+        drop(sender);
+    }
+}
+
+#[tokio::test]
+async fn after_the_head_the_deadline_cuts_the_response() {
+    let host = TestHost::serving("flood").with("--deadline", "300ms").start().await;
+    for protocol in BOTH {
+        let mut client = Client::connect(protocol, host.addr).await;
+        let response = client.open(request("GET", host.addr, "/flood", &[])).await.expect("a head");
+        assert_eq!(response.status(), 200);
+        assert!(whole(response).await.is_err(), "{protocol:?}: the client sees the cut");
+    }
+}
+
+/// The client reads nothing, so that hyper asks the body for nothing: the cut must come all the same.
+#[test]
+fn the_deadline_and_the_write_timeout_cut_a_response_that_is_not_read() {
+    for (flag, other, reason) in
+        [("--deadline", "--write-timeout", "guest_deadline"), ("--write-timeout", "--deadline", "client_stalled")]
+    {
+        for protocol in BOTH {
+            let process =
+                TestHost::serving("flood").with(flag, "500ms").with(other, "1h").with("--max-in-flight", "1").spawn();
+            let addr = process.addr();
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let mut client = Client::connect(protocol, addr).await;
+                let response = client.open(request("GET", addr, "/flood", &[])).await.expect("a head");
+                let line = process.wait_for_line(&format!("\"{reason}\""));
+                assert!(line.contains("/flood"), "{protocol:?} {line}");
+                assert_eq!(get(addr, "/").await.text(), "fine", "{protocol:?}: the slot is free");
+                drop((client, response));
+            });
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_may_have_so_much_and_no_more() {
+    let hog = TestHost::serving("hog").with("--guest-memory", "16MiB").start().await;
+    let greedy = TestHost::serving("greedy").start().await;
+    let liar = TestHost::serving("liar").start().await;
+    let fail = TestHost::serving("fail").start().await;
+    for protocol in BOTH {
+        refused(&send(protocol, &hog, "/grow").await, 500, "guest_out_of_memory");
+        refused(&send(protocol, &greedy, "/handles").await, 500, "guest_too_many_handles");
+        refused(&send(protocol, &greedy, "/call").await, 500, "guest_call_too_large");
+        refused(&send(protocol, &liar, "/large-header").await, 502, "guest_header_too_large");
+        refused(&send(protocol, &fail, "/recurse").await, 500, "guest_stack_overflow");
+        for host in [&hog, &greedy, &liar, &fail] {
+            assert_eq!(send(protocol, host, "/").await.text(), "fine");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_may_grow_so_far() {
+    let file = wat_component_with(
+        "",
+        "(table $table 1 funcref)",
+        "(if (i32.eq (table.grow $table (ref.null func) (i32.const 200000)) (i32.const -1)) (then unreachable))",
+    );
+    let host = Setup::file(file.path()).start().await;
+    refused(&get(host.addr, "/").await, 500, "guest_table_too_large");
+}
+
+/// In a group of 64 MiB all guests together get less than one guest alone may have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_guests_together_may_have_so_much_and_no_more() {
+    let mut guest = taffrail::guest::Guest::load(
+        &component("hog"),
+        &taffrail::config::GuestConfig::default(),
+        8,
+        TestHost::serving("hog").config().expect("a configuration").limits.guest,
+    )
+    .expect("a guest");
+    guest.probe().await.expect("one instance");
+    guest.set_memory(0);
+    let error = guest.probe().await.expect_err("no memory is left");
+    assert!(format!("{error:#}").contains("memory"), "{error:#}");
+}
+
+#[tokio::test]
+async fn http2_streams_are_bounded() {
+    let host = TestHost::serving("gather").with("--http2-max-streams", "3").start().await;
+    let mut client = Client::connect(Protocol::Http2, host.addr).await;
+    client.send(request("GET", host.addr, "/", &[])).await.expect("an answer: the settings have come");
+    let Client::Http2(sender) = client else { unreachable!() };
+    let open = || {
+        let (body_sender, body) = open_body();
+        let mut sender = sender.clone();
+        let asked = async move { sender.send_request(request_with("POST", host.addr, "/", &[], body)).await };
+        (body_sender, tokio::spawn(asked))
+    };
+    let mut held: Vec<_> = (0..3).map(|_| open()).collect();
+    for (body, _) in &mut held {
+        body.send_data("x".into()).await.expect("a stream that runs");
+    }
+    let (fourth, mut asked) = open();
+    drop(fourth); // complete, and yet:
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut asked).await;
+    assert!(early.is_err(), "the fourth stream is not open while three are");
+    for (body, asked) in held {
+        drop(body);
+        assert_eq!(asked.await.expect("no panic").expect("an answer").status(), 200);
+    }
+    assert_eq!(asked.await.expect("no panic").expect("an answer").status(), 200);
+}
+
+#[tokio::test]
+async fn http2_resets_without_end_close_the_connection() {
+    let host = TestHost::serving("sleep").start().await;
+    let mut client = Client::connect(Protocol::Http2, host.addr).await;
+    let mut closed = false;
+    for _ in 0..10_000 {
+        let opened = client.open(request("GET", host.addr, "/sleep", &[]));
+        // Sends the request and resets it at once.
+        if tokio::time::timeout(Duration::ZERO, opened).await.is_ok_and(|answer| answer.is_err()) {
+            closed = true;
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    drop(client);
+    assert!(closed || get(host.addr, "/").await.text() == "fine");
+    assert_eq!(get(host.addr, "/").await.text(), "fine", "others are served");
+}
+
+async fn read_until(stream: &mut TcpStream, text: &str) {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(text) {
+        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut seen)).await.expect("in time").expect("read");
+        assert!(read > 0, "closed before {text:?}: {}", String::from_utf8_lossy(&seen));
+    }
+}
+
+async fn read_until_closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the host closes");
+}
+
+#[tokio::test]
+async fn a_body_is_whole_or_an_error_never_silently_short() {
+    let host = TestHost::serving("gather").start().await;
+    for protocol in BOTH {
+        let answer = {
+            let mut client = Client::connect(protocol, host.addr).await;
+            let (mut sender, body) = open_body();
+            let asked = tokio::spawn(async move { client.send(request_with("POST", host.addr, "/", &[], body)).await });
+            sender.send_data("12345".into()).await.expect("the host reads");
+            drop(sender);
+            asked.await.expect("no panic").expect("an answer")
+        };
+        assert_eq!(answer.text(), "5");
+    }
+    let broken = raw(host.addr, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n").await;
+    assert!(broken.contains("client_body_broken"), "{broken}");
+}
