@@ -9,7 +9,7 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host run test lint fmt clean
+.PHONY: help setup build component host run test soak fuzz slow-clients lint fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,9 +42,25 @@ test: setup ## Run every test
 	cargo test --locked --package hello
 	cargo test --locked --package taffrail
 
+SOAK_SECONDS ?= 300
+soak: host component ## At length, optimised: a soak, 20 drains under load, a pod of 128 MiB (SOAK_SECONDS=300)
+	TAFFRAIL_BINARY=$(CURDIR)/$(HOST) TAFFRAIL_SOAK_SECONDS=$(SOAK_SECONDS) TAFFRAIL_DRAIN_ROUNDS=20 \
+	TAFFRAIL_DRAIN_RATE=5000 TAFFRAIL_MEMORY_SECONDS=20 \
+	cargo test --locked --package taffrail --test suite -- --nocapture --test-threads 1 soak::
+
+FUZZ_SECONDS ?= 20
+fuzz: setup ## Fuzz what parses, each target for FUZZ_SECONDS=20
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --version 0.13.1 --locked
+	@cd host && for target in forwarded flags config_dir; do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 2>&1 | tail -1; done
+
+slow-clients: setup component ## slowhttptest's three modes against the real binary (needs slowhttptest)
+	cargo build --locked --package taffrail
+	host/tests/slow-clients
+
 lint: setup ## Check format and lints; a warning is an error
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo clippy --locked --package taffrail --package hello --all-targets -- --deny warnings
 	cargo clippy --locked --package hello --package guests --lib --examples --target $(WASM) -- --deny warnings
 
 fmt: setup ## Format the sources
