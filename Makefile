@@ -9,7 +9,7 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host run test soak fuzz slow-clients lint fmt clean
+.PHONY: help setup build component host run test chart-test soak fuzz slow-clients lint fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ run: build ## Build both and serve the hello component with the demo token
 test: setup ## Run every test
 	cargo test --locked --package hello
 	cargo test --locked --package taffrail
+	$(MAKE) --no-print-directory chart-test
+
+chart-test: ## Test the chart: lint, schemas, policies, refusals, golden renders
+	helm/tests/run
 
 SOAK_SECONDS ?= 300
 soak: host component ## At length, optimised: a soak, 20 drains under load, a pod of 128 MiB (SOAK_SECONDS=300)
