@@ -1,4 +1,4 @@
-//! The admin listener: answers probes on a thread and a runtime of its own, so that they are answered however busy the
+//! The admin listener: answers probes and scrapes on a thread and a runtime of its own, so that they are answered however busy the
 //! guests are.
 
 use std::convert::Infallible;
@@ -11,22 +11,24 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::lifecycle::Lifecycle;
+use crate::metrics::{self, Metrics};
 
 /// Every path that the admin listener answers.
-pub const PATHS: &[&str] = &[LIVEZ, READYZ, VERSION];
+pub const PATHS: &[&str] = &[LIVEZ, READYZ, VERSION, METRICS];
 
 const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
 const VERSION: &str = "/version";
+const METRICS: &str = "/metrics";
 
 /// Probes and scrapes are few. More connections than this wait in the backlog.
 const CONNECTIONS_MAX: usize = 128;
@@ -38,14 +40,21 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
-    version: Arc<OnceLock<serde_json::Value>>,
+    component: Arc<OnceLock<Component>>,
     _stop: oneshot::Sender<Infallible>,
 }
 
 #[derive(Debug)]
 struct Shared {
     lifecycle: Lifecycle,
-    version: Arc<OnceLock<serde_json::Value>>,
+    component: Arc<OnceLock<Component>>,
+}
+
+/// What is known once the component is loaded.
+#[derive(Debug)]
+struct Component {
+    version: serde_json::Value,
+    metrics: Arc<Metrics>,
 }
 
 impl Admin {
@@ -59,8 +68,8 @@ impl Admin {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let version = Arc::<OnceLock<_>>::default();
-        let shared = Arc::new(Shared { lifecycle, version: version.clone() });
+        let component = Arc::<OnceLock<_>>::default();
+        let shared = Arc::new(Shared { lifecycle, component: component.clone() });
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let serve = move || {
             runtime.block_on(async {
@@ -75,7 +84,7 @@ impl Admin {
             });
         };
         thread::Builder::new().name("admin".to_owned()).spawn(serve).context("start the admin thread")?;
-        Ok(Self { address, version, _stop: stop })
+        Ok(Self { address, component, _stop: stop })
     }
 
     /// The address that it answers on.
@@ -83,9 +92,9 @@ impl Admin {
         self.address
     }
 
-    /// From now on `/version` answers with this.
-    pub fn publish_version(&self, version: serde_json::Value) {
-        let _ = self.version.set(version);
+    /// The component is loaded: from now on `/version` and `/metrics` answer with these.
+    pub fn publish(&self, version: serde_json::Value, metrics: Arc<Metrics>) {
+        let _ = self.component.set(Component { version, metrics });
     }
 }
 
@@ -123,8 +132,9 @@ impl Shared {
                 Ok(()) => text(StatusCode::OK, "ready"),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
             },
-            VERSION => match self.version.get() {
-                Some(version) => json(version),
+            VERSION | METRICS => match self.component.get() {
+                Some(component) if request.uri().path() == VERSION => json(&component.version),
+                Some(component) => metrics(&component.metrics, request.headers()),
                 None => text(StatusCode::SERVICE_UNAVAILABLE, "starting: the component is not loaded yet"),
             },
             _ => text(StatusCode::NOT_FOUND, &format!("not found; here are {}", PATHS.join(" "))),
@@ -138,6 +148,17 @@ impl Shared {
                 refusal
             }
         }
+    }
+}
+
+/// OpenMetrics for who asks for it, as Prometheus does, else the older text.
+fn metrics(metrics: &Metrics, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let accepts =
+        |value: &HeaderValue| value.as_bytes().windows(28).any(|part| part == b"application/openmetrics-text");
+    if headers.get_all(ACCEPT).iter().any(accepts) {
+        typed(StatusCode::OK, metrics::OPEN_METRICS, metrics.open_metrics())
+    } else {
+        typed(StatusCode::OK, metrics::PROMETHEUS_TEXT, metrics.prometheus_text())
     }
 }
 

@@ -32,7 +32,8 @@ pub struct CommandLine {
 pub enum Command {
     /// Serve a component over HTTP/1.1 and HTTP/2 (prior knowledge) until SIGTERM or SIGINT
     ///
-    /// Health: /livez, /readyz and /version on the admin address; /health on the traffic address.
+    /// Health: /livez, /readyz, /version and /metrics on the admin address; /health on the
+    /// traffic address.
     /// SIGTERM or SIGINT drains: not ready at once, serving for --drain-delay, then finishing for
     /// up to --drain-timeout. A second signal ends at once.
     Serve(Box<Flags>),
@@ -49,7 +50,7 @@ pub struct Flags {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080", env = "TAFFRAIL_LISTEN")]
     listen: String,
 
-    /// Address for /livez, /readyz and /version
+    /// Address for /livez, /readyz, /version and /metrics
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090", env = "TAFFRAIL_ADMIN_LISTEN")]
     admin_listen: String,
 
@@ -144,6 +145,15 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE", default_value = "4MiB", env = "TAFFRAIL_GUEST_CALL_SIZE", help_heading = LIMITS)]
     guest_call_size: String,
 
+    /// Lines a second that all instances together may print to the log; the rest is counted
+    #[arg(long, value_name = "COUNT", default_value = "1000", env = "TAFFRAIL_GUEST_LOG_RATE", help_heading = LIMITS)]
+    guest_log_rate: String,
+
+    /// Which requests get a log line at their end: all, errors, off, or at most so many a second
+    /// (100/s)
+    #[arg(long, value_name = "WHICH", default_value = "all", env = "TAFFRAIL_ACCESS_LOG")]
+    access_log: String,
+
     /// Proxies whose Forwarded and X-Forwarded-* headers are believed (repeatable; the variable
     /// takes a list with commas). By default nobody's are
     #[arg(long, value_name = "CIDR", env = "TAFFRAIL_TRUSTED_PROXY", value_delimiter = ',')]
@@ -181,6 +191,8 @@ pub struct Config {
     pub limits: Limits,
     /// Peers whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Which requests are logged.
+    pub access_log: AccessLog,
     /// The log's filter, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// The log's format.
@@ -229,6 +241,8 @@ pub struct GuestLimits {
     pub handles: usize,
     /// Bytes that one call of the host may carry.
     pub call_size: usize,
+    /// Lines a second that all guests together may print.
+    pub log_rate: u32,
 }
 
 /// How log lines look.
@@ -240,6 +254,19 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// Which requests get a log line at their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Every one.
+    All,
+    /// Those that failed: a reason other than `ok`, or a status of 500 and above.
+    Errors,
+    /// None.
+    Off,
+    /// At most so many a second; the next line says how many were left out.
+    PerSecond(u32),
 }
 
 /// Keys and values for the guest. `Debug` shows the keys alone, because a value may be a secret.
@@ -292,6 +319,7 @@ impl Flags {
         let limits = self.limits(&mut faults);
         let trusted_proxies: Vec<_> =
             self.trusted_proxy.iter().filter_map(|text| faults.read("--trusted-proxy", text, network)).collect();
+        let access_log = faults.read("--access-log", &self.access_log, access_log);
         let log = faults.read("--log", &self.log, log_filter);
         let log_format = faults.read("--log-format", &self.log_format, log_format);
         let guest_config = self.guest_config(&mut faults);
@@ -313,6 +341,7 @@ impl Flags {
                 drain_timeout: drain_timeout?,
                 limits: limits?,
                 trusted_proxies,
+                access_log: access_log?,
                 log: log?,
                 log_format: log_format?,
             })
@@ -341,6 +370,7 @@ impl Flags {
         let table_elements = faults.read("--guest-table-elements", &self.guest_table_elements, count);
         let handles = faults.read("--guest-handles", &self.guest_handles, count);
         let call_size = faults.read("--guest-call-size", &self.guest_call_size, memory_size);
+        let log_rate = faults.read("--guest-log-rate", &self.guest_log_rate, count);
         Some(Limits {
             deadline: deadline?,
             max_in_flight: max_in_flight?,
@@ -359,6 +389,7 @@ impl Flags {
                 table_elements: table_elements? as usize,
                 handles: handles? as usize,
                 call_size: call_size?,
+                log_rate: log_rate?,
             },
         })
     }
@@ -448,6 +479,16 @@ fn log_filter(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::from_str(text)
         .map(|_| text.to_owned())
         .map_err(|error| format!("is not a log filter ({error}); write a level such as info, or target=level,…"))
+}
+
+fn access_log(text: &str) -> Result<AccessLog, String> {
+    match (text, text.strip_suffix("/s").and_then(|rate| count(rate).ok())) {
+        ("all", _) => Ok(AccessLog::All),
+        ("errors", _) => Ok(AccessLog::Errors),
+        ("off", _) => Ok(AccessLog::Off),
+        (_, Some(rate)) => Ok(AccessLog::PerSecond(rate)),
+        _ => Err("is not a choice of requests; write all, errors, off, or a rate such as 100/s".to_owned()),
+    }
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

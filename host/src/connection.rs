@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, Clock, Cut, Socket};
 use crate::config::Limits;
+use crate::metrics::Open;
 use crate::request::{Peer, Requests};
 
 /// What every HTTP/2 client sends first (RFC 9113, 3.4).
@@ -58,6 +59,7 @@ pub struct Connection {
     closing: CancellationToken,
     first_request: Arc<Notify>,
     _permit: OwnedSemaphorePermit,
+    _open: Open,
 }
 
 impl Connection {
@@ -69,7 +71,8 @@ impl Connection {
         closing: CancellationToken,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { client, requests, limits, closing, first_request: Arc::default(), _permit: permit }
+        let open = requests.metrics().connection_opened();
+        Self { client, requests, limits, closing, first_request: Arc::default(), _permit: permit, _open: open }
     }
 
     /// Serves the connection until it ends.

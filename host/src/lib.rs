@@ -8,11 +8,12 @@
 //! main → lib ─┬→ server → connection → request → guest → outbound
 //!             └→ admin
 //!        leaves, used by all of them and using none of them:
-//!            activity  body  capacity  config  error  forwarded  lifecycle  logs
+//!            activity  body  capacity  config  error  forwarded  lifecycle  logs  metrics  trace
 //! ```
 //!
 //! The arrows never turn back, and `tests/suite/rules.rs` holds them: wasmtime is known to [`guest`] and [`outbound`]
-//! alone, hyper's server to [`connection`] and [`admin`], clap to [`config`], the status of a failure to [`error`].
+//! alone, hyper's server to [`connection`] and [`admin`], clap to [`config`], the status of a
+//! failure to [`error`], the names of metrics to [`metrics`].
 //!
 //! # What carries a request
 //!
@@ -50,9 +51,11 @@ pub mod forwarded;
 pub mod guest;
 pub mod lifecycle;
 pub mod logs;
+pub mod metrics;
 pub mod outbound;
 pub mod request;
 pub mod server;
+pub mod trace;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,10 +109,8 @@ impl Host {
         let pool = limits.max_in_flight.unwrap_or(capacity::IN_FLIGHT) + SPARE_GUESTS;
         let load = move || Guest::load(&file, &guest_config, pool, limits.guest);
         let mut guest = tokio::task::spawn_blocking(load).await.context("the compiler failed")??;
-        admin.publish_version(serde_json::json!({
-            "host": env!("CARGO_PKG_VERSION"),
-            "component": guest.revision().json(),
-        }));
+        let version = serde_json::json!({ "host": env!("CARGO_PKG_VERSION"), "component": guest.revision().json() });
+        admin.publish(version, guest.metrics().clone());
         lifecycle.advance(Phase::Starting(Step::Instantiate));
         let initial_memory = guest.probe().await?;
         let machine = Machine::look();
@@ -117,7 +118,7 @@ impl Host {
         guest.set_memory(capacity.guest_memory);
 
         lifecycle.advance(Phase::Starting(Step::Listen));
-        let allocator = guest.allocator();
+        let (allocator, digest) = (guest.allocator(), guest.revision().digest.clone());
         let requests = Arc::new(Requests::new(Arc::new(guest), lifecycle.clone(), &config, capacity.in_flight));
         let listener =
             server::bind(config.listen).with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
@@ -129,6 +130,8 @@ impl Host {
             version = env!("CARGO_PKG_VERSION"),
             listen = %address,
             admin = %admin.address(),
+            digest,
+            workers = tokio::runtime::Handle::current().metrics().num_workers(),
             allocator = allocator.name(),
             memory = machine.memory,
             memory_source = machine.memory_source,
@@ -175,6 +178,7 @@ impl Host {
             Ok(()) => 0,
             Err(_) => self.requests.in_flight(),
         };
+        self.requests.metrics().drain_cut(cut);
         if cut == 0 {
             tracing::info!("drained: nothing was cut");
         } else {

@@ -1,11 +1,24 @@
 //! What a guest may call: nothing yet. Every outbound request is refused with `wasi:http`'s own error.
 
+use std::sync::Arc;
+
 use hyper::header::HeaderName;
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
+use crate::metrics::Metrics;
+
 /// The outbound side of one request.
-#[derive(Debug, Default)]
-pub struct Outbound;
+#[derive(Debug)]
+pub struct Outbound {
+    metrics: Arc<Metrics>,
+}
+
+impl Outbound {
+    /// Counts what is refused.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+}
 
 type Exchange = (hyper::Response<WasiBody>, Box<dyn Future<Output = Result<()>> + Send>);
 
@@ -25,6 +38,7 @@ impl WasiHttpHooks for Outbound {
         _: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<()>> + Send>,
     ) -> Box<dyn Future<Output = Result<Exchange>> + Send> {
+        self.metrics.outbound("refused");
         tracing::info!(host = request.uri().host(), "refused the component's outbound request: none is allowed");
         Box::new(async { Err(Error::HttpRequestDenied) })
     }

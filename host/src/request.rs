@@ -17,11 +17,14 @@ use uuid::Uuid;
 
 use crate::activity::{Activity, Cut};
 use crate::body::{Answer, Guard, Guarded, RequestBody};
-use crate::config::{Config, Limits};
+use crate::config::{AccessLog, Config, Limits};
 use crate::error::Error;
 use crate::forwarded::{self, Origin};
 use crate::guest::{Call, Guest, GuestBody};
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::logs::{Pass, RateLimit};
+use crate::metrics::Metrics;
+use crate::trace;
 
 /// The header that names a request, on the way in and on every answer.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,6 +48,17 @@ pub struct Requests {
     limits: Limits,
     slots: Arc<Semaphore>,
     max_in_flight: u32,
+    access: Arc<Access>,
+    metrics: Arc<Metrics>,
+}
+
+/// Which requests are logged, and how.
+#[derive(Debug)]
+struct Access {
+    which: AccessLog,
+    rate: RateLimit,
+    /// The component's short digest.
+    component: String,
 }
 
 /// Where a request comes from.
@@ -74,6 +88,13 @@ struct Health {
 #[derive(Debug)]
 pub struct InFlight {
     _slot: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.left();
+    }
 }
 
 impl Requests {
@@ -85,7 +106,19 @@ impl Requests {
             application: config.application.clone(),
             hostname: hostname.trim().to_owned(),
         });
+        let metrics = guest.metrics().clone();
+        metrics.set_limit(max_in_flight);
+        let access = Arc::new(Access {
+            which: config.access_log,
+            rate: RateLimit::new(match config.access_log {
+                AccessLog::PerSecond(rate) => rate,
+                _ => u32::MAX,
+            }),
+            component: guest.revision().short_digest().to_owned(),
+        });
         Self {
+            access,
+            metrics,
             guest,
             lifecycle,
             health,
@@ -94,6 +127,11 @@ impl Requests {
             slots: Arc::new(Semaphore::new(max_in_flight as usize)),
             max_in_flight,
         }
+    }
+
+    /// The metrics that requests are counted in.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// How many requests are in flight now.
@@ -111,7 +149,7 @@ impl Requests {
     /// # Errors
     /// Never: every failure is an answer.
     pub async fn respond(&self, peer: Peer, request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
-        let mut record = Record::new(peer, &request, &self.limits);
+        let mut record = Record::new(peer, &request, self);
         let (version, head_only) = (request.version(), request.method() == Method::HEAD);
         let mut close = version < Version::HTTP_2 && self.lifecycle.phase() == Phase::Draining;
         let mut response = match self.answer(request, &mut record).await {
@@ -136,7 +174,7 @@ impl Requests {
             response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
             *response.body_mut() = Answer::Whole(Full::default());
         }
-        record.status = response.status().as_u16();
+        record.answered(response.status());
         record.cut = Cut::current();
         Ok(Guarded::wrap(response, record))
     }
@@ -157,10 +195,15 @@ impl Requests {
         record.client = origin.client;
         *request.uri_mut() = absolute(&request, &origin)?;
         remove_hop_by_hop(request.headers_mut());
+        record.trace_id = Some(trace::adopt(request.headers_mut()));
 
         let slot = self.slots.clone().try_acquire_owned();
-        let slot = slot.map_err(|_| Error::HostOverloaded(self.max_in_flight))?;
-        let in_flight = Arc::new(InFlight { _slot: slot });
+        let slot = slot.map_err(|_| {
+            self.metrics.shed();
+            Error::HostOverloaded(self.max_in_flight)
+        })?;
+        self.metrics.entered();
+        let in_flight = Arc::new(InFlight { _slot: slot, metrics: self.metrics.clone() });
         record.in_flight = Some(in_flight.clone());
         let (head, incoming) = request.into_parts();
         let (body, fault) = RequestBody::new(incoming, self.limits.max_body, self.limits.body_timeout)?;
@@ -269,6 +312,8 @@ impl Health {
 #[derive(Debug)]
 pub struct Record {
     request_id: Arc<str>,
+    /// Of a request that was passed to the guest.
+    trace_id: Option<String>,
     peer: Peer,
     client: IpAddr,
     method: Method,
@@ -277,7 +322,10 @@ pub struct Record {
     deadline: Instant,
     write_timeout: Duration,
     cut: Arc<Cut>,
+    access: Arc<Access>,
+    metrics: Arc<Metrics>,
     status: u16,
+    first_byte: Option<Duration>,
     bytes: u64,
     finished: bool,
     failure: Option<(&'static str, String)>,
@@ -285,11 +333,13 @@ pub struct Record {
 }
 
 impl Record {
-    fn new(peer: Peer, request: &Request<Incoming>, limits: &Limits) -> Self {
+    fn new(peer: Peer, request: &Request<Incoming>, requests: &Requests) -> Self {
         peer.activity.begin();
+        let limits = &requests.limits;
         let started = Instant::now();
         Self {
             request_id: request_id(request.headers()),
+            trace_id: None,
             client: peer.address.ip(),
             peer,
             method: request.method().clone(),
@@ -298,12 +348,22 @@ impl Record {
             deadline: started + limits.deadline,
             write_timeout: limits.write_timeout,
             cut: Arc::default(),
+            access: requests.access.clone(),
+            metrics: requests.metrics.clone(),
             status: NO_ANSWER,
+            first_byte: None,
             bytes: 0,
             finished: false,
             failure: None,
             in_flight: None,
         }
+    }
+
+    fn answered(&mut self, status: StatusCode) {
+        let after = self.started.elapsed();
+        self.metrics.first_byte(after);
+        self.first_byte = Some(after);
+        self.status = status.as_u16();
     }
 
     fn fail(&mut self, error: &Error) {
@@ -353,13 +413,28 @@ impl Drop for Record {
             Some((reason, detail)) => (*reason, Some(detail.as_str())),
             None => ("ok", None),
         };
-        let seconds = self.started.elapsed().as_secs_f64();
-        let (request_id, client) = (&*self.request_id, self.client);
+        let whole = self.started.elapsed();
+        self.metrics.request_ended(self.status, reason, whole);
+        self.log(reason, detail, whole);
+    }
+}
+
+impl Record {
+    fn log(&self, reason: &'static str, detail: Option<&str>, whole: Duration) {
+        let left_out = match (self.access.which, self.access.rate.pass()) {
+            (AccessLog::Off, _) | (_, Pass::No) => return,
+            (AccessLog::Errors, _) if reason == "ok" && self.status < 500 => return,
+            (_, Pass::Yes { dropped_before }) => (dropped_before > 0).then_some(dropped_before),
+        };
+        let seconds = whole.as_secs_f64();
+        let first_byte = self.first_byte.map(|first_byte| first_byte.as_secs_f64());
+        let trace_id = self.trace_id.as_deref();
+        let (request_id, client, component) = (&*self.request_id, self.client, self.access.component.as_str());
         let (method, path, status, bytes) = (self.method.as_str(), self.path.as_str(), self.status, self.bytes);
         if reason.starts_with("guest_") || reason.starts_with("host_") {
-            tracing::warn!(target: "access", request_id, %client, method, path, status, reason, bytes, seconds, detail, "failed");
+            tracing::warn!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, seconds, first_byte, component, detail, left_out, "failed");
         } else {
-            tracing::info!(target: "access", request_id, %client, method, path, status, reason, bytes, seconds, detail, "served");
+            tracing::info!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, seconds, first_byte, component, detail, left_out, "served");
         }
     }
 }

@@ -7,6 +7,7 @@ use wasmtime::ResourceLimiter;
 
 use crate::config::GuestLimits;
 use crate::error::Error;
+use crate::metrics::Metrics;
 
 /// Linear memory for all guests together. A guest that starts or grows takes from it, a guest that ends gives back.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ impl Budget {
 pub struct Limiter {
     limits: GuestLimits,
     budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
     memory: usize,
     refused: Option<Refused>,
 }
@@ -48,8 +50,8 @@ enum Refused {
 
 impl Limiter {
     /// For a guest that has nothing yet.
-    pub fn new(limits: GuestLimits, budget: Arc<Budget>) -> Self {
-        Self { limits, budget, memory: 0, refused: None }
+    pub fn new(limits: GuestLimits, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
+        Self { limits, budget, metrics, memory: 0, refused: None }
     }
 
     /// Linear memory that the guest has, in bytes.
@@ -93,5 +95,6 @@ impl ResourceLimiter for Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         self.budget.give(self.memory);
+        self.metrics.guest_memory(self.memory);
     }
 }

@@ -14,8 +14,9 @@ mod store;
 mod wasi02;
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -28,7 +29,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use wasmtime::Engine;
-use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
@@ -39,8 +39,10 @@ pub use store::OFFERED;
 use crate::body::{BodyFault, RequestBody, content_length};
 use crate::config::{GuestConfig, GuestLimits};
 use crate::error::Error;
+use crate::logs::RateLimit;
+use crate::metrics::{ComponentInfo, Metrics};
 use limits::Budget;
-use store::State;
+use store::{Shared, State};
 
 /// How long an instantiation may take at start. Runtimes of scripting languages take a second; nothing honest takes this.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,9 +53,7 @@ pub struct Guest {
     allocator: Allocator,
     linked: ProxyPre<State>,
     revision: Revision,
-    config: Arc<WasiConfigVariables>,
-    limits: GuestLimits,
-    budget: Arc<Budget>,
+    shared: Shared,
 }
 
 /// What the host knows of a request when it calls the guest.
@@ -85,12 +85,19 @@ impl Guest {
             "compiled the component"
         );
         let config = Arc::new(config.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
-        Ok(Self { engine, allocator, linked, revision, config, limits, budget: Budget::new(limits.memory) })
+        let metrics = Metrics::new(ComponentInfo {
+            digest: revision.digest.clone(),
+            name: revision.file.file_stem().map_or_else(String::new, |stem| stem.display().to_string()),
+            world: revision.world.clone(),
+        });
+        let (budget, log_rate) = (Budget::new(limits.memory), Arc::new(RateLimit::new(limits.log_rate)));
+        let shared = Shared { config, limits, budget, log_rate, metrics };
+        Ok(Self { engine, allocator, linked, revision, shared })
     }
 
     /// Sets the linear memory for all guests together, in bytes. Until then there is enough for one.
     pub fn set_memory(&mut self, bytes: u64) {
-        self.budget = Budget::new(usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.shared.budget = Budget::new(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
     /// Instantiates the component once and throws the instance away: proof that its start works. Returns the linear memory
@@ -114,6 +121,11 @@ impl Guest {
         &self.revision
     }
 
+    /// The metrics of this component, and of the host that serves it.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
     /// Where the memory of its instances comes from.
     pub fn allocator(&self) -> Allocator {
         self.allocator
@@ -134,7 +146,7 @@ impl Guest {
         let (sender, mut receiver) = oneshot::channel();
         let mut run = self.start(request, sender, call);
         let mut unset = false; // the guest dropped its response-outparam
-        let head = std::future::poll_fn(|context| {
+        let head = poll_fn(|context| {
             let ended = run.poll(context);
             if fault.is_set() {
                 return Poll::Ready(Err(None)); // the client's fault outweighs what the guest makes of it
@@ -171,7 +183,7 @@ impl Guest {
     }
 
     fn store(&self, request_id: &Arc<str>) -> wasmtime::Store<State> {
-        store::new(&self.engine, self.config.clone(), request_id, &self.limits, self.budget.clone())
+        store::new(&self.engine, &self.shared, request_id)
     }
 
     fn start<G: Send + 'static>(
@@ -182,11 +194,14 @@ impl Guest {
     ) -> Run {
         let guest = self.clone();
         Run(Some(Box::pin(async move {
-            let run = async {
-                let store = guest.store(&call.request_id);
-                wasi02::run(&guest.linked, store, request, head).await
+            let mut store = guest.store(&call.request_id);
+            let mut busy = Busy { time: Duration::ZERO, metrics: guest.metrics() };
+            let ended = {
+                let run = wasi02::run(&guest.linked, &mut store, request, head, guest.metrics());
+                let mut run = pin!(timeout_at(call.deadline, run));
+                poll_fn(|context| busy.turn(|| run.as_mut().poll(context))).await
             };
-            let ended = timeout_at(call.deadline, run).await;
+            drop((store, busy));
             drop(call.guard);
             ended.unwrap_or(Err(Error::GuestDeadline))
         })))
@@ -196,6 +211,27 @@ impl Guest {
 impl std::fmt::Debug for Guest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Guest").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+/// How long a guest has had a thread. Counted when it ends, in whatever way.
+struct Busy<'a> {
+    time: Duration,
+    metrics: &'a Metrics,
+}
+
+impl Busy<'_> {
+    fn turn<T>(&mut self, poll: impl FnOnce() -> T) -> T {
+        let started = std::time::Instant::now();
+        let polled = poll();
+        self.time += started.elapsed();
+        polled
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.metrics.guest_busy(self.time);
     }
 }
 
@@ -296,7 +332,14 @@ impl GuestBody {
         match frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.promised = self.promised.map(|promised| promised.saturating_sub(length));
+                match self.promised {
+                    Some(promised) if promised < length => {
+                        let what = "it is longer than its content-length".to_owned();
+                        return Poll::Ready(Some(Err(Error::GuestBodyBroken(what))));
+                    }
+                    Some(promised) => self.promised = Some(promised - length),
+                    None => {}
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(Error::GuestBodyBroken(error.to_string())))),

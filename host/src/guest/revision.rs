@@ -30,6 +30,11 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// Enough of the digest to tell versions apart: its first 12 digits.
+    pub fn short_digest(&self) -> &str {
+        self.digest.get(..12).unwrap_or(&self.digest)
+    }
+
     /// For the admin endpoint `/version`.
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({

@@ -9,6 +9,8 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use crate::logs::{Pass, RateLimit};
+
 /// The longest log line; a longer one is split. Also what the guest may write at once.
 const LINE_MAX: usize = 8 * 1024;
 
@@ -18,9 +20,9 @@ const LINE_MAX: usize = 8 * 1024;
 pub struct GuestOutput(Arc<Lines>);
 
 impl GuestOutput {
-    /// `stream` is `stdout` or `stderr`.
-    pub fn new(stream: &'static str, request_id: Arc<str>) -> Self {
-        Self(Arc::new(Lines { stream, request_id, partial: Mutex::default() }))
+    /// `stream` is `stdout` or `stderr`; `rate` is for the lines of all guests together.
+    pub fn new(stream: &'static str, request_id: Arc<str>, rate: Arc<RateLimit>) -> Self {
+        Self(Arc::new(Lines { stream, request_id, rate, partial: Mutex::default() }))
     }
 }
 
@@ -29,6 +31,7 @@ impl GuestOutput {
 struct Lines {
     stream: &'static str,
     request_id: Arc<str>,
+    rate: Arc<RateLimit>,
     partial: Mutex<Vec<u8>>,
 }
 
@@ -50,6 +53,15 @@ impl Lines {
     }
 
     fn log(&self, line: &[u8]) {
+        match self.rate.pass() {
+            Pass::No => return,
+            Pass::Yes { dropped_before: 0 } => {}
+            Pass::Yes { dropped_before } => tracing::warn!(
+                target: "guest",
+                dropped = dropped_before,
+                "the component printed more lines than --guest-log-rate lets pass"
+            ),
+        }
         let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
         tracing::info!(target: "guest", stream = self.stream, request_id = &*self.request_id, "{line}");
     }

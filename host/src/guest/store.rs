@@ -11,6 +11,8 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::limits::{Budget, Limiter};
 use super::stdio::GuestOutput;
 use crate::config::GuestLimits;
+use crate::logs::RateLimit;
+use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 
 const WASI_0_2: &str = "0.2.x";
@@ -51,6 +53,15 @@ pub const OFFERED: &[(&str, &str)] = &[
     ("wasi:sockets/udp-create-socket", WASI_0_2),
 ];
 
+/// What all stores of a component share.
+pub struct Shared {
+    pub config: Arc<WasiConfigVariables>,
+    pub limits: GuestLimits,
+    pub budget: Arc<Budget>,
+    pub log_rate: Arc<RateLimit>,
+    pub metrics: Arc<Metrics>,
+}
+
 /// The data of one store. No directory is preopened, the environment is empty, and every socket is refused.
 pub struct State {
     table: ResourceTable,
@@ -81,24 +92,20 @@ impl State {
 }
 
 /// A store for one request.
-pub fn new(
-    engine: &Engine,
-    config: Arc<WasiConfigVariables>,
-    request_id: &Arc<str>,
-    limits: &GuestLimits,
-    budget: Arc<Budget>,
-) -> Store<State> {
+pub fn new(engine: &Engine, shared: &Shared, request_id: &Arc<str>) -> Store<State> {
+    let limits = &shared.limits;
     let wasi = WasiCtx::builder()
-        .stdout(GuestOutput::new("stdout", request_id.clone()))
-        .stderr(GuestOutput::new("stderr", request_id.clone()))
+        .stdout(GuestOutput::new("stdout", request_id.clone(), shared.log_rate.clone()))
+        .stderr(GuestOutput::new("stderr", request_id.clone(), shared.log_rate.clone()))
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
         .build();
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.handles);
-    let limiter = Limiter::new(*limits, budget);
-    let state = State { table, wasi, http: WasiHttpCtx::new(), outbound: Outbound, config, limiter };
+    let limiter = Limiter::new(*limits, shared.budget.clone(), shared.metrics.clone());
+    let outbound = Outbound::new(shared.metrics.clone());
+    let state = State { table, wasi, http: WasiHttpCtx::new(), outbound, config: shared.config.clone(), limiter };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_max_component_handles(limits.handles);

@@ -1,5 +1,7 @@
 //! One call of a WASI 0.2 component: `wasi:http/incoming-handler`.
 
+use std::time::Instant;
+
 use hyper::{Request, Response};
 use tokio::sync::oneshot;
 use wasmtime::component::ResourceTableError;
@@ -13,6 +15,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use super::store::State;
 use crate::body::{RequestBody, RequestBodyError};
 use crate::error::Error;
+use crate::metrics::Metrics;
 
 /// What a guest sets as its response.
 pub type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
@@ -30,9 +33,10 @@ impl From<RequestBodyError> for wasmtime_wasi_http::Error {
 /// How the guest failed, or why it could not be started.
 pub async fn run(
     linked: &ProxyPre<State>,
-    mut store: Store<State>,
+    store: &mut Store<State>,
     request: Request<RequestBody>,
     head: oneshot::Sender<Head>,
+    metrics: &Metrics,
 ) -> Result<(), Error> {
     let scheme = match request.uri().scheme_str() {
         Some("https") => Scheme::Https,
@@ -42,8 +46,10 @@ pub async fn run(
     let request = http.new_incoming_request(scheme, request).map_err(internal)?;
     let outparam = http.new_response_outparam(head).map_err(internal)?;
     let called = async {
-        let proxy = linked.instantiate_async(&mut store).await?;
-        proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await
+        let started = Instant::now();
+        let proxy = linked.instantiate_async(&mut *store).await?;
+        metrics.instantiated(started.elapsed());
+        proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, outparam).await
     };
     let ended = called.await;
     ended.map_err(|error| {

@@ -5,6 +5,7 @@ mod failures;
 mod health;
 mod hostile;
 mod limits;
+mod metrics;
 mod process;
 mod protocol;
 mod routes;

@@ -97,6 +97,6 @@ fn no_token_is_ever_logged() {
     }
     process.signal(Signal::TERM);
     process.wait();
-    let log = process.log();
+    let log = process.whole_log();
     assert!(log.contains("\"served\"") && !log.contains(TOKEN), "the token is in the log");
 }

@@ -77,8 +77,14 @@ fn the_status_of_a_failure_is_picked_in_one_place() {
 }
 
 #[test]
+fn the_names_of_metrics_are_in_one_place() {
+    only_in("prometheus_client", &["metrics.rs"]);
+}
+
+#[test]
 fn the_arrows_never_turn_back() {
-    let leaves = ["activity", "body", "capacity", "config", "error", "forwarded", "lifecycle", "logs"];
+    let leaves =
+        ["activity", "body", "capacity", "config", "error", "forwarded", "lifecycle", "logs", "metrics", "trace"];
     let may_use: &[(&str, &[&str])] = &[
         ("server", &["connection", "request"]),
         ("connection", &["request"]),

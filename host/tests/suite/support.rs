@@ -121,6 +121,7 @@ pub fn binary() -> PathBuf {
 pub struct Process {
     child: Child,
     log: Arc<(Mutex<Vec<String>>, Condvar)>,
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Process {
@@ -128,13 +129,13 @@ impl Process {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary runs");
         let log = Arc::<(Mutex<Vec<String>>, Condvar)>::default();
         let (stderr, lines) = (child.stderr.take().expect("a pipe"), log.clone());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.0.lock().unwrap().push(line);
                 lines.1.notify_all();
             }
         });
-        Self { child, log }
+        Self { child, log, reader: Some(reader) }
     }
 
     /// Waits until the log has a line with this text, and returns the line.
@@ -147,6 +148,12 @@ impl Process {
 
     pub fn log(&self) -> String {
         self.log.0.lock().unwrap().join("\n")
+    }
+
+    /// The log of a process that has ended, to its last line.
+    pub fn whole_log(&mut self) -> String {
+        self.reader.take().expect("asked once").join().expect("no panic");
+        self.log()
     }
 
     fn address(&self, key: &str) -> SocketAddr {

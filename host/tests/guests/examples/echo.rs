@@ -10,6 +10,7 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
         Some(Scheme::Https) => "https",
         _ => "other",
     };
+    let parent = request.headers().get("traceparent").pop().unwrap_or_default();
     let names: Vec<String> = request.headers().entries().into_iter().map(|(name, _)| name).collect();
     let reply = Reply::start(
         out,
@@ -19,6 +20,7 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
             ("seen-target", &target(&request)),
             ("seen-scheme", scheme),
             ("seen-authority", &request.authority().unwrap_or_default()),
+            ("seen-traceparent", &String::from_utf8_lossy(&parent)),
             ("seen-headers", &names.join(",")),
         ],
     );
