@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -21,10 +21,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{self, Metrics};
+use crate::status::Status;
 
 /// Every path that the admin listener answers.
-pub const PATHS: &[&str] = &[LIVEZ, READYZ, VERSION, METRICS];
+pub const PATHS: &[&str] = &[STATUS, LIVEZ, READYZ, VERSION, METRICS];
 
+const STATUS: &str = "/";
 const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
 const VERSION: &str = "/version";
@@ -48,6 +50,7 @@ pub struct Admin {
 struct Shared {
     lifecycle: Lifecycle,
     component: Arc<OnceLock<Component>>,
+    status: Status,
 }
 
 /// What is known once the component is loaded.
@@ -69,7 +72,7 @@ impl Admin {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let component = Arc::<OnceLock<_>>::default();
-        let shared = Arc::new(Shared { lifecycle, component: component.clone() });
+        let shared = Arc::new(Shared { lifecycle, component: component.clone(), status: Status::default() });
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let serve = move || {
             runtime.block_on(async {
@@ -101,6 +104,7 @@ impl Admin {
 async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    tokio::spawn(sample(shared.clone()));
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
         let stream = match listener.accept().await {
@@ -124,9 +128,32 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io
     }
 }
 
+/// Feeds the curve of the status page.
+async fn sample(shared: Arc<Shared>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        if let Some(component) = shared.component.get() {
+            shared.status.sample(&component.metrics);
+        }
+    }
+}
+
 impl Shared {
+    /// The page needs nothing but itself, and may load nothing else.
+    fn status(&self) -> Response<Full<Bytes>> {
+        const POLICY: &str =
+            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+        let component = self.component.get().map(|component| (&component.version, &*component.metrics));
+        let page = self.status.page(&self.lifecycle, component);
+        let mut response = typed(StatusCode::OK, "text/html; charset=utf-8", page);
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        response
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let answer = match request.uri().path() {
+            STATUS => self.status(),
             LIVEZ => text(StatusCode::OK, "alive"),
             READYZ => match self.lifecycle.readiness() {
                 Ok(()) => text(StatusCode::OK, "ready"),

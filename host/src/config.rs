@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
+
+use crate::values::{
+    address, auto_or_count, count, duration, health_path, log_filter, memory_size, network, positive_duration, size,
+};
 
 /// A value of `--config-dir` may be as large as a whole Kubernetes Secret (1 MiB), and no larger.
 const CONFIG_FILE_MAX: u64 = 1024 * 1024;
@@ -50,7 +53,7 @@ pub struct Flags {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080", env = "TAFFRAIL_LISTEN")]
     listen: String,
 
-    /// Address for /livez, /readyz, /version and /metrics
+    /// Address for /livez, /readyz, /version, /metrics, and / for people
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090", env = "TAFFRAIL_ADMIN_LISTEN")]
     admin_listen: String,
 
@@ -413,72 +416,6 @@ impl Flags {
         }
         GuestConfig(values)
     }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "is not an address; write IP:PORT, such as 0.0.0.0:8080 or [::]:8080".to_owned())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "is not a duration; write a number with its unit, such as 500ms, 5s or 1m".to_owned())
-}
-
-/// A pool of guests is sized by it, so it has a bound: 1,000,000.
-fn count(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(count @ 1..=1_000_000) => Ok(count),
-        _ => Err("is not a count; write a number from 1 to 1000000".to_owned()),
-    }
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    text.parse::<bytesize::ByteSize>()
-        .map(|size| size.as_u64())
-        .map_err(|_| "is not a size; write a number with its unit, such as 64KiB, 10MiB or 1GiB".to_owned())
-}
-
-/// A size that is held in memory, so it has a bound: 4 GiB, which is also the most that 32-bit Wasm can address.
-fn memory_size(text: &str) -> Result<usize, String> {
-    match size(text)? {
-        bytes @ 1..=0x1_0000_0000 => Ok(bytes as usize),
-        _ => Err("is out of bounds; write a size from 1B to 4GiB".to_owned()),
-    }
-}
-
-fn auto_or_count(text: &str) -> Result<Option<u32>, String> {
-    match text {
-        "auto" => Ok(None),
-        _ => count(text).map(Some).map_err(|why| format!("{why}, or auto")),
-    }
-}
-
-/// A limit of zero would refuse everything.
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("would refuse everything; write a duration above zero".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    text.parse()
-        .or_else(|_| text.parse().map(|address: IpAddr| address.into()))
-        .map_err(|_| "is not a network; write an address or a CIDR, such as 10.0.0.0/8 or fd00::/8".to_owned())
-}
-
-fn health_path(text: &str) -> Result<Option<String>, String> {
-    match text {
-        "" => Ok(None),
-        path if path.starts_with('/') && !path.contains(['?', '#', ' ']) => Ok(Some(path.to_owned())),
-        _ => Err("is not a path; write /health, say, or nothing to turn it off".to_owned()),
-    }
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::from_str(text)
-        .map(|_| text.to_owned())
-        .map_err(|error| format!("is not a log filter ({error}); write a level such as info, or target=level,…"))
 }
 
 fn access_log(text: &str) -> Result<AccessLog, String> {

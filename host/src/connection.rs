@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::activity::{Activity, Clock, Cut, Socket};
 use crate::config::Limits;
 use crate::metrics::Open;
-use crate::request::{Peer, Requests};
+use crate::record::Peer;
+use crate::request::Requests;
 
 /// What every HTTP/2 client sends first (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

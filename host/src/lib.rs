@@ -2,13 +2,13 @@
 //!
 //! One process, two listeners. Traffic comes in through [`server`] and [`connection`]; [`request`] admits it; [`guest`]
 //! runs the component in a fresh sandbox; [`error`] decides what the client sees when that fails. [`admin`] answers
-//! probes from a thread of its own. [`lifecycle`] is the one state: Starting → Ready → Draining.
+//! probes, scrapes and people ([`status`]) from a thread of its own. [`lifecycle`] is the one state: Starting → Ready → Draining.
 //!
 //! ```text
 //! main → lib ─┬→ server → connection → request → guest → outbound
-//!             └→ admin
+//!             └→ admin → status
 //!        leaves, used by all of them and using none of them:
-//!            activity  body  capacity  config  error  forwarded  lifecycle  logs  metrics  trace
+//!            activity  body  capacity  config  error  forwarded  lifecycle  logs  metrics  record  trace  values
 //! ```
 //!
 //! The arrows never turn back, and `tests/suite/rules.rs` holds them: wasmtime is known to [`guest`] and [`outbound`]
@@ -20,10 +20,10 @@
 //! | step | type | holds |
 //! |---|---|---|
 //! | accepted | [`connection::Connection`] | a permit, the client's address, the order to close, its [`activity::Activity`] |
-//! | admitted | [`request::InFlight`] | a slot of the limit, until both guest and response have ended |
+//! | admitted | [`record::InFlight`] | a slot of the limit, until both guest and response have ended |
 //! | bounded | [`body::RequestBody`] and the deadline | the size and pace of the request body; one instant for the whole request |
 //! | run | [`guest::Guest::handle`] | a store of its own, polled by the connection's task |
-//! | answered | [`body::Guarded`] | the guest's body with the request's [`request::Record`] inside, until the last byte or the client's leaving |
+//! | answered | [`body::Guarded`] | the guest's body with the request's [`record::Record`] inside, until the last byte or the client's leaving |
 //!
 //! No task is spawned for a request (why: see [`guest`]). Only a guest that goes on after its response has ended gets a
 //! task, and counts as in flight until it is done.
@@ -53,9 +53,12 @@ pub mod lifecycle;
 pub mod logs;
 pub mod metrics;
 pub mod outbound;
+pub mod record;
 pub mod request;
 pub mod server;
+pub mod status;
 pub mod trace;
+pub mod values;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

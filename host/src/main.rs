@@ -7,10 +7,8 @@ use taffrail::config::{Command, CommandLine, Config};
 use taffrail::lifecycle::TerminationSignals;
 use taffrail::{Host, logs};
 
-/// Work was cut at the end of the drain.
 const CUT: u8 = 1;
-/// The host could not start; clap uses the same for a wrong flag.
-const CANNOT_START: u8 = 2;
+const CANNOT_START: u8 = 2; // clap uses the same for a wrong flag
 
 fn main() -> ExitCode {
     let Command::Serve(flags) = CommandLine::parse().command;

@@ -3,11 +3,13 @@
 //! 12 digits) are labels. No label ever holds what a client chose: no path, no host, no method. The number of series is
 //! bounded by the number of reasons and of statuses.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use hyper::Method;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -26,6 +28,9 @@ const INSTANTIATE_SECONDS: [f64; 10] =
 /// From one Wasm page to the default limit of a guest, in bytes.
 const MEMORY_BYTES: [f64; 8] =
     [65_536.0, 1_048_576.0, 2_097_152.0, 4_194_304.0, 16_777_216.0, 33_554_432.0, 67_108_864.0, 134_217_728.0];
+
+/// Failures that the status page shows.
+const LAST_FAILURES: usize = 20;
 
 /// The content type of [`Metrics::open_metrics`].
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -47,6 +52,38 @@ pub struct Metrics {
     guest_memory: Histogram,
     drain_cut: Counter,
     outbound: Family<OutboundOutcome, Counter>,
+    total: AtomicU64,
+    failures: Mutex<VecDeque<Failure>>,
+}
+
+/// A request that failed, for people.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// When it ended.
+    pub at: Instant,
+    /// Whose fault, and which.
+    pub reason: &'static str,
+    /// Its method, which the client chose.
+    pub method: Method,
+    /// Its path, which the client chose.
+    pub path: String,
+    /// Its id.
+    pub request_id: Arc<str>,
+}
+
+/// The figures of the status page.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Requests by status and reason, most first.
+    pub outcomes: Vec<(u16, String, u64)>,
+    /// Half of the requests took no longer, in seconds, as far as the buckets tell.
+    pub median: Option<f64>,
+    /// 99 of 100 took no longer.
+    pub p99: Option<f64>,
+    /// Requests with the component.
+    pub in_flight: i64,
+    /// How many may be.
+    pub limit: i64,
 }
 
 /// What is known of the component, for the labels.
@@ -125,12 +162,15 @@ impl Metrics {
             guest_memory,
             drain_cut,
             outbound,
+            total: AtomicU64::new(0),
+            failures: Mutex::default(),
             registry: root,
         })
     }
 
     /// A request is over, its last byte sent or not.
     pub fn request_ended(&self, code: u16, reason: &'static str, whole: Duration) {
+        self.total.fetch_add(1, Relaxed);
         self.requests.get_or_create(&Outcome { code, reason }).inc();
         self.duration.observe(whole.as_secs_f64());
     }
@@ -191,6 +231,53 @@ impl Metrics {
         self.drain_cut.inc_by(requests as u64);
     }
 
+    /// Keeps a failure for the status page, in the place of the oldest one.
+    pub fn failed(&self, failure: Failure) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() == LAST_FAILURES {
+            failures.pop_front();
+        }
+        failures.push_back(failure);
+    }
+
+    /// The last failures, oldest first.
+    pub fn last_failures(&self) -> Vec<Failure> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Requests that have ended.
+    pub fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+
+    /// The figures of the status page, read from what a scraper would get: the two cannot differ.
+    pub fn summary(&self) -> Summary {
+        let text = self.open_metrics();
+        let label = |labels: &str, name: &str| {
+            let value = labels.split_once(&format!("{name}=\""))?.1;
+            Some(value.split('"').next().unwrap_or_default().to_owned())
+        };
+        let mut summary =
+            Summary { in_flight: self.in_flight.now.get(), limit: self.in_flight.limit.get(), ..Summary::default() };
+        let mut buckets = Vec::new();
+        for line in text.lines() {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            if let Some(labels) = series.strip_prefix("taffrail_http_requests_total{") {
+                let code = label(labels, "code").and_then(|code| code.parse().ok());
+                if let (Some(code), Some(reason), Ok(count)) = (code, label(labels, "reason"), value.parse()) {
+                    summary.outcomes.push((code, reason, count));
+                }
+            } else if let Some(labels) = series.strip_prefix("taffrail_http_request_duration_seconds_bucket{") {
+                let bound = label(labels, "le").map(|bound| bound.parse().unwrap_or(f64::INFINITY));
+                buckets.extend(bound.zip(value.parse::<f64>().ok()));
+            }
+        }
+        summary.outcomes.sort_by_key(|(.., count)| std::cmp::Reverse(*count));
+        summary.median = quantile(&buckets, 0.5);
+        summary.p99 = quantile(&buckets, 0.99);
+        summary
+    }
+
     /// All of it as OpenMetrics 1.0.
     pub fn open_metrics(&self) -> String {
         let mut text = String::new();
@@ -222,6 +309,20 @@ impl Metrics {
         }
         text
     }
+}
+
+/// As Prometheus' `histogram_quantile`: linear within a bucket; beyond the last bound, that bound.
+fn quantile(buckets: &[(f64, f64)], share: f64) -> Option<f64> {
+    let rank = buckets.last()?.1 * share;
+    let (mut below, mut before) = (0.0, 0.0);
+    for (bound, count) in buckets {
+        if *count >= rank && *count > 0.0 {
+            let within = (rank - before) / (count - before).max(1.0);
+            return Some(if bound.is_finite() { below + (bound - below) * within } else { below });
+        }
+        (below, before) = (*bound, *count);
+    }
+    None
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -298,4 +399,20 @@ where
 {
     let gauge = ConstGauge::new(value);
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_prometheus_own() {
+        assert_eq!(quantile(&[], 0.5), None);
+        assert_eq!(quantile(&[(1.0, 0.0), (f64::INFINITY, 0.0)], 0.5), None);
+        let buckets = [(1.0, 50.0), (2.0, 90.0), (4.0, 100.0), (f64::INFINITY, 100.0)];
+        assert_eq!(quantile(&buckets, 0.5), Some(1.0));
+        assert_eq!(quantile(&buckets, 0.7), Some(1.5));
+        assert_eq!(quantile(&buckets, 0.99), Some(3.8));
+        assert_eq!(quantile(&[(1.0, 0.0), (f64::INFINITY, 10.0)], 0.5), Some(1.0));
+    }
 }

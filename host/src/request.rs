@@ -1,9 +1,8 @@
-//! One request: its id, its admission, its answer, and the one log line at its end.
+//! One request: its admission, its bounds, its answer.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,29 +10,18 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use ipnet::IpNet;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
-use uuid::Uuid;
+use tokio::sync::Semaphore;
 
 use crate::activity::{Activity, Cut};
-use crate::body::{Answer, Guard, Guarded, RequestBody};
-use crate::config::{AccessLog, Config, Limits};
+use crate::body::{Answer, Guarded, RequestBody};
+use crate::config::{Config, Limits};
 use crate::error::Error;
 use crate::forwarded::{self, Origin};
 use crate::guest::{Call, Guest, GuestBody};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::logs::{Pass, RateLimit};
 use crate::metrics::Metrics;
+use crate::record::{Access, InFlight, Peer, REQUEST_ID, Record};
 use crate::trace;
-
-/// The header that names a request, on the way in and on every answer.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The longest request id that is taken over from a client, in bytes; a UUID has 36.
-const REQUEST_ID_MAX: usize = 128;
-
-/// The status in the log of a request whose client left before there was one; nginx made it the custom.
-const NO_ANSWER: u16 = 499;
 
 /// The body of every answer: one of the host's own, or the guest's.
 pub type AnswerBody = Guarded<Answer<GuestBody>, Record>;
@@ -52,29 +40,6 @@ pub struct Requests {
     metrics: Arc<Metrics>,
 }
 
-/// Which requests are logged, and how.
-#[derive(Debug)]
-struct Access {
-    which: AccessLog,
-    rate: RateLimit,
-    /// The component's short digest.
-    component: String,
-}
-
-/// Where a request comes from.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    address: SocketAddr,
-    activity: Arc<Activity>,
-}
-
-impl Peer {
-    /// The other end of a connection, and what the connection does.
-    pub fn new(address: SocketAddr, activity: Arc<Activity>) -> Self {
-        Self { address, activity }
-    }
-}
-
 /// The health report on the traffic address.
 #[derive(Debug)]
 struct Health {
@@ -82,19 +47,6 @@ struct Health {
     application: String,
     /// The machine's name; in Kubernetes the pod's.
     hostname: String,
-}
-
-/// One request that counts against the limit. It lives until both the guest and the response have ended.
-#[derive(Debug)]
-pub struct InFlight {
-    _slot: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.metrics.left();
-    }
 }
 
 impl Requests {
@@ -108,14 +60,7 @@ impl Requests {
         });
         let metrics = guest.metrics().clone();
         metrics.set_limit(max_in_flight);
-        let access = Arc::new(Access {
-            which: config.access_log,
-            rate: RateLimit::new(match config.access_log {
-                AccessLog::PerSecond(rate) => rate,
-                _ => u32::MAX,
-            }),
-            component: guest.revision().short_digest().to_owned(),
-        });
+        let access = Access::new(config.access_log, guest.revision().short_digest().to_owned());
         Self {
             access,
             metrics,
@@ -149,7 +94,7 @@ impl Requests {
     /// # Errors
     /// Never: every failure is an answer.
     pub async fn respond(&self, peer: Peer, request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
-        let mut record = Record::new(peer, &request, self);
+        let mut record = Record::new(peer, &request, &self.limits, self.access.clone(), self.metrics.clone());
         let (version, head_only) = (request.version(), request.method() == Method::HEAD);
         let mut close = version < Version::HTTP_2 && self.lifecycle.phase() == Phase::Draining;
         let mut response = match self.answer(request, &mut record).await {
@@ -202,8 +147,7 @@ impl Requests {
             self.metrics.shed();
             Error::HostOverloaded(self.max_in_flight)
         })?;
-        self.metrics.entered();
-        let in_flight = Arc::new(InFlight { _slot: slot, metrics: self.metrics.clone() });
+        let in_flight = InFlight::new(slot, self.metrics.clone());
         record.in_flight = Some(in_flight.clone());
         let (head, incoming) = request.into_parts();
         let (body, fault) = RequestBody::new(incoming, self.limits.max_body, self.limits.body_timeout)?;
@@ -215,7 +159,9 @@ impl Requests {
 
     /// Refuses what must not reach a guest.
     fn check(&self, request: &Request<Incoming>, activity: &Activity) -> Result<(), Error> {
-        let (line, fields) = (request.uri().to_string().len(), request.headers());
+        let (uri, fields) = (request.uri(), request.headers());
+        let line = uri.authority().map_or(0, |authority| authority.as_str().len())
+            + uri.path_and_query().map_or(0, |target| target.as_str().len());
         if fields.len() > self.limits.max_headers || line + header_size(fields) > self.limits.max_header_size {
             return Err(Error::ClientHeaderTooLarge);
         }
@@ -304,150 +250,5 @@ impl Health {
         *response.status_mut() = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
-    }
-}
-
-/// What the log line of a request says, gathered on the way. It is written when the record is dropped: at the last byte
-/// of the response, or when the client has left.
-#[derive(Debug)]
-pub struct Record {
-    request_id: Arc<str>,
-    /// Of a request that was passed to the guest.
-    trace_id: Option<String>,
-    peer: Peer,
-    client: IpAddr,
-    method: Method,
-    path: String,
-    started: Instant,
-    deadline: Instant,
-    write_timeout: Duration,
-    cut: Arc<Cut>,
-    access: Arc<Access>,
-    metrics: Arc<Metrics>,
-    status: u16,
-    first_byte: Option<Duration>,
-    bytes: u64,
-    finished: bool,
-    failure: Option<(&'static str, String)>,
-    in_flight: Option<Arc<InFlight>>,
-}
-
-impl Record {
-    fn new(peer: Peer, request: &Request<Incoming>, requests: &Requests) -> Self {
-        peer.activity.begin();
-        let limits = &requests.limits;
-        let started = Instant::now();
-        Self {
-            request_id: request_id(request.headers()),
-            trace_id: None,
-            client: peer.address.ip(),
-            peer,
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
-            started,
-            deadline: started + limits.deadline,
-            write_timeout: limits.write_timeout,
-            cut: Arc::default(),
-            access: requests.access.clone(),
-            metrics: requests.metrics.clone(),
-            status: NO_ANSWER,
-            first_byte: None,
-            bytes: 0,
-            finished: false,
-            failure: None,
-            in_flight: None,
-        }
-    }
-
-    fn answered(&mut self, status: StatusCode) {
-        let after = self.started.elapsed();
-        self.metrics.first_byte(after);
-        self.first_byte = Some(after);
-        self.status = status.as_u16();
-    }
-
-    fn fail(&mut self, error: &Error) {
-        self.failure = Some((error.reason(), error.detail()));
-    }
-
-    /// Why a response that is not finished was dropped: its client read too slowly, or left.
-    fn abandoned(&self) -> Error {
-        let now = Instant::now();
-        if self.status != NO_ANSWER && now >= self.deadline {
-            Error::GuestDeadline
-        } else if self.peer.activity.is_stalled() || self.cut.is_due(now) {
-            Error::ClientStalled
-        } else {
-            Error::ClientGone
-        }
-    }
-}
-
-impl Guard for Record {
-    fn sent(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
-        self.cut.set(Some(self.deadline.min(Instant::now() + self.write_timeout)));
-    }
-
-    fn waiting(&mut self) {
-        self.cut.set(None); // the guest's run has the deadline itself
-    }
-
-    fn finish(&mut self, result: Result<(), &Error>) {
-        self.finished = true;
-        self.cut.set(None);
-        if let Err(error) = result {
-            self.fail(error);
-        }
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        if !self.finished && self.failure.is_none() {
-            self.fail(&self.abandoned());
-        }
-        self.cut.set(None);
-        self.peer.activity.end();
-        let (reason, detail) = match &self.failure {
-            Some((reason, detail)) => (*reason, Some(detail.as_str())),
-            None => ("ok", None),
-        };
-        let whole = self.started.elapsed();
-        self.metrics.request_ended(self.status, reason, whole);
-        self.log(reason, detail, whole);
-    }
-}
-
-impl Record {
-    fn log(&self, reason: &'static str, detail: Option<&str>, whole: Duration) {
-        let left_out = match (self.access.which, self.access.rate.pass()) {
-            (AccessLog::Off, _) | (_, Pass::No) => return,
-            (AccessLog::Errors, _) if reason == "ok" && self.status < 500 => return,
-            (_, Pass::Yes { dropped_before }) => (dropped_before > 0).then_some(dropped_before),
-        };
-        let seconds = whole.as_secs_f64();
-        let first_byte = self.first_byte.map(|first_byte| first_byte.as_secs_f64());
-        let trace_id = self.trace_id.as_deref();
-        let (request_id, client, component) = (&*self.request_id, self.client, self.access.component.as_str());
-        let (method, path, status, bytes) = (self.method.as_str(), self.path.as_str(), self.status, self.bytes);
-        if reason.starts_with("guest_") || reason.starts_with("host_") {
-            tracing::warn!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, seconds, first_byte, component, detail, left_out, "failed");
-        } else {
-            tracing::info!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, seconds, first_byte, component, detail, left_out, "served");
-        }
-    }
-}
-
-/// The client's id when it is sane (one value of at most 128 visible characters without quotes), else a new UUIDv7.
-fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let mut given = headers.get_all(REQUEST_ID).iter();
-    let sane = |id: &&str| {
-        (1..=REQUEST_ID_MAX).contains(&id.len())
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(&byte))
-    };
-    match (given.next().and_then(|id| id.to_str().ok()).filter(sane), given.next()) {
-        (Some(id), None) => Arc::from(id),
-        _ => Arc::from(Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()) as &str),
     }
 }

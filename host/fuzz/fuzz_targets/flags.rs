@@ -7,6 +7,8 @@ use libfuzzer_sys::fuzz_target;
 #[allow(dead_code, reason = "the host uses more of it")]
 #[path = "../../src/config.rs"]
 mod config;
+#[path = "../../src/values.rs"]
+mod values;
 
 fuzz_target!(|text: &str| {
     let arguments = ["taffrail", "serve", "x.wasm"].into_iter().chain(text.split('\n'));

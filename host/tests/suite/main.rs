@@ -13,5 +13,6 @@ mod rules;
 mod sandbox;
 mod soak;
 mod startup;
+mod status;
 mod streams;
 mod support;

@@ -83,17 +83,30 @@ fn the_names_of_metrics_are_in_one_place() {
 
 #[test]
 fn the_arrows_never_turn_back() {
-    let leaves =
-        ["activity", "body", "capacity", "config", "error", "forwarded", "lifecycle", "logs", "metrics", "trace"];
+    let leaves = [
+        "activity",
+        "body",
+        "capacity",
+        "config",
+        "error",
+        "forwarded",
+        "lifecycle",
+        "logs",
+        "metrics",
+        "record",
+        "trace",
+        "values",
+    ];
     let may_use: &[(&str, &[&str])] = &[
         ("server", &["connection", "request"]),
         ("connection", &["request"]),
         ("request", &["guest"]),
         ("guest/", &["outbound"]),
         ("outbound", &[]),
-        ("admin", &[]),
+        ("admin", &["status"]),
+        ("status", &[]),
     ];
-    let modules = ["server", "connection", "request", "guest", "outbound", "admin"];
+    let modules = ["server", "connection", "request", "guest", "outbound", "admin", "status"];
     for (name, text) in sources() {
         let rank = may_use.iter().find(|(module, _)| name.starts_with(module));
         let allowed = match rank {

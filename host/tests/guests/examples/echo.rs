@@ -12,10 +12,12 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
     };
     let parent = request.headers().get("traceparent").pop().unwrap_or_default();
     let names: Vec<String> = request.headers().entries().into_iter().map(|(name, _)| name).collect();
+    let announced = request.headers().get("trailer").pop().unwrap_or_default();
     let reply = Reply::start(
         out,
         200,
         &[
+            ("trailer", &String::from_utf8_lossy(&announced)),
             ("seen-method", &format!("{:?}", request.method())),
             ("seen-target", &target(&request)),
             ("seen-scheme", scheme),
