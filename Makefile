@@ -59,7 +59,7 @@ fuzz: setup ## Fuzz what parses, each target for FUZZ_SECONDS=20
 		cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 2>&1 | tail -1; done
 
 slow-clients: setup component ## slowhttptest's three modes against the real binary (needs slowhttptest)
-	cargo build --locked --package taffrail
+	cargo test --locked --package taffrail --no-run # the tests' own binary: nothing is built twice
 	host/tests/slow-clients
 
 lint: setup ## Check format and lints; a warning is an error

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, error::Error, fs, io};
 
+/// The stack of the hello component, in bytes: far more than its few shallow calls take. rust-lld's default is 1 MiB, which
+/// every fresh instance would pay for.
+const STACK: u32 = 64 * 1024;
+
 /// Where each WIT package lies inside the crate that ships it.
 const SOURCES: &[(&str, &str)] = &[("wasmtime-wasi-http", "wit/deps"), ("wasmtime-wasi-config", "wit/deps")];
 
@@ -14,6 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = root.ok_or("no Cargo.lock above this crate: build inside the workspace")?;
 
     println!("cargo::rerun-if-changed=build.rs");
+    if env::var("CARGO_CFG_TARGET_FAMILY")? == "wasm" && env::var("CARGO_PKG_NAME")? == "hello" {
+        println!("cargo::rustc-link-arg-cdylib=-zstack-size={STACK}");
+    }
     for watched in ["Cargo.lock", "wit"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }

@@ -28,7 +28,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         host = Host::start(config) => host?,
         signal = signals.next() => anyhow::bail!("{signal} before the start was complete"),
     };
-    tracing::info!(signal = signals.next().await, "asked to end");
+    let signal = signals.next().await;
+    tracing::info!(signal, "asked to end");
     tokio::select! {
         drained = host.drain() => Ok(if drained.cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) }),
         signal = signals.next() => {

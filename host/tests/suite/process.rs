@@ -20,6 +20,31 @@ fn it_serves_and_ends_cleanly_on_either_signal() {
     }
 }
 
+/// What is not logged must happen all the same.
+#[test]
+fn it_serves_and_ends_in_silence() {
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let mut command = std::process::Command::new(binary());
+    command.arg("serve").arg(component("hello")).args(["--listen", "127.0.0.1:0", "--log", "off"]);
+    let mut process = Process::spawn({
+        command.arg("--admin-listen").arg(admin.to_string());
+        command
+    });
+    block_on(async {
+        let ready = async || match tokio::net::TcpStream::connect(admin).await {
+            Ok(_) => get(admin, "/readyz").await.status == 200,
+            Err(_) => false,
+        };
+        while !ready().await {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(process.is_running(), "nobody asked it to end");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+    assert_eq!(process.whole_log(), "");
+}
+
 #[test]
 fn work_that_is_cut_is_counted_in_the_log_and_in_the_exit_status() {
     let mut process = TestHost::serving("echo").with("--drain-timeout", "100ms").spawn();

@@ -131,6 +131,17 @@ fn the_architecture_names_every_module() {
     }
 }
 
+/// A log line that is filtered out does not evaluate its fields, so nothing may happen in them.
+#[test]
+fn nothing_is_awaited_within_a_log_line() {
+    for (name, text) in sources() {
+        for call in code(&text).split("tracing::").skip(1) {
+            let line = call.split(';').next().unwrap_or_default();
+            assert!(!line.contains(".await"), "a log line of {name} awaits: {line}");
+        }
+    }
+}
+
 #[test]
 fn no_panic_is_written_into_the_host() {
     for word in [".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!(", "unreachable!("] {

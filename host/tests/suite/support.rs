@@ -174,6 +174,10 @@ impl Process {
         rustix::process::kill_process(pid, signal).expect("the process is there");
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_none()
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         let since = std::time::Instant::now();
         loop {
