@@ -49,7 +49,7 @@ chart-test: ## Test the chart: lint, schemas, policies, refusals, golden renders
 SOAK_SECONDS ?= 300
 soak: host component ## At length, optimised: a soak, 20 drains under load, a pod of 128 MiB (SOAK_SECONDS=300)
 	TAFFRAIL_BINARY=$(CURDIR)/$(HOST) TAFFRAIL_SOAK_SECONDS=$(SOAK_SECONDS) TAFFRAIL_DRAIN_ROUNDS=20 \
-	TAFFRAIL_DRAIN_RATE=5000 TAFFRAIL_MEMORY_SECONDS=20 \
+	TAFFRAIL_DRAIN_RATE=6000 TAFFRAIL_MEMORY_SECONDS=20 \
 	cargo test --locked --package taffrail --test suite -- --nocapture --test-threads 1 soak::
 
 FUZZ_SECONDS ?= 20
