@@ -50,8 +50,9 @@ impl Activity {
         self.head.store(false, Relaxed);
     }
 
-    /// Its response is over.
+    /// Its response is over. Its head is forgotten, so that it cannot vouch for the next one.
     pub fn end(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.waiting.store(self.now(), Relaxed);
         self.active.fetch_sub(1, Relaxed);
     }
@@ -70,13 +71,16 @@ impl Activity {
         Some(self.since + Duration::from_millis(self.waiting.load(Relaxed)) + allowed)
     }
 
-    /// Whether a chunked HTTP/1.1 request came with a `Content-Length` as well, which hyper removes: two lengths are how
-    /// requests are smuggled (RFC 9112, 6.1). A head that was not seen as it came, because it was sent before the answer
-    /// to the one before, counts as one.
-    pub fn has_conflicting_lengths(&self) -> bool {
+    /// What speaks against taking a chunked HTTP/1.1 request: a `Content-Length` as well, which hyper removes, since two
+    /// lengths are how requests are smuggled (RFC 9112, 6.1), or a head that was not seen as it came, because it was sent
+    /// before the answer to the one before, or is too large to be kept.
+    pub fn length_conflict(&self) -> Option<&'static str> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).to_ascii_lowercase();
         let has_line = |name: &[u8]| heard.windows(name.len()).any(|window| window == name);
-        !has_line(b"\ntransfer-encoding:") || has_line(b"\ncontent-length:")
+        if heard.len() >= HEARD_MAX || !has_line(b"\ntransfer-encoding:") {
+            return Some("A chunked request must wait for the answer to the one before.");
+        }
+        has_line(b"\ncontent-length:").then_some("Transfer-Encoding and Content-Length exclude each other.")
     }
 
     fn now(&self) -> u64 {
@@ -90,7 +94,6 @@ impl Activity {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.head.swap(true, Relaxed) {
             self.waiting.store(self.now(), Relaxed);
-            heard.clear();
         }
         let room = HEARD_MAX.saturating_sub(heard.len());
         heard.extend_from_slice(&bytes[..bytes.len().min(room)]);

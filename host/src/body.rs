@@ -2,8 +2,8 @@
 //! alive until its last byte. Both pass on `is_end_stream` and `size_hint`: the framing of HEAD, 204 and 304 needs them.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,32 +21,51 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What went wrong with a request body, for the side that answers: the guest sees only that its stream failed, but the
-/// client is to be told the cause. Clones are the same fault.
+/// How a request body goes, for the side that answers: the guest sees only that its stream failed, but the client is to
+/// be told the cause. Clones are the same body's.
 #[derive(Debug, Clone, Default)]
-pub struct BodyFault(Arc<BodyState>);
+pub struct BodyReport(Arc<Report>);
 
 #[derive(Debug, Default)]
-struct BodyState {
-    fault: OnceLock<Error>,
+struct Report {
+    failed: AtomicBool,
+    fault: Mutex<Option<Error>>,
     waiting: AtomicBool,
+    received: AtomicU64,
 }
 
-impl BodyFault {
-    /// Whether there is one.
-    pub fn is_set(&self) -> bool {
-        self.0.fault.get().is_some()
+impl BodyReport {
+    /// Whether it failed.
+    pub fn is_failed(&self) -> bool {
+        self.0.failed.load(Relaxed)
     }
 
-    /// Whether the guest waits for the client now: it asked for more, and nothing came yet.
+    /// A turn of the guest begins. One that still waits for its client asks again in it.
+    pub fn begin_turn(&self) {
+        self.0.waiting.store(false, Relaxed);
+    }
+
+    /// Whether the guest waits for the client: in its last turn it asked for more, and nothing was there.
     pub fn is_waiting(&self) -> bool {
         self.0.waiting.load(Relaxed)
     }
 
-    /// The fault itself. Call it when the body is gone: only the last holder can have it.
-    pub fn into_error(self) -> Error {
-        let fault = Arc::into_inner(self.0).and_then(|state| state.fault.into_inner());
-        fault.unwrap_or_else(|| Error::ClientBodyBroken("its reader is still there".to_owned()))
+    /// Bytes that were received.
+    pub fn received(&self) -> u64 {
+        self.0.received.load(Relaxed)
+    }
+
+    /// Takes the cause of the failure.
+    pub fn take_error(&self) -> Error {
+        let fault = self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        fault.unwrap_or_else(|| Error::ClientBodyBroken("it failed before".to_owned()))
+    }
+
+    fn fail(&self, error: Error) {
+        let mut fault = self.0.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.0.failed.swap(true, Relaxed) {
+            *fault = Some(error); // the first fault is the cause
+        }
     }
 }
 
@@ -55,11 +74,10 @@ impl BodyFault {
 pub struct RequestBody {
     incoming: Incoming,
     limit: u64,
-    received: u64,
     timeout: Duration,
     /// Ends the present wait, if there is one.
     waiting: Option<Pin<Box<Sleep>>>,
-    fault: BodyFault,
+    report: BodyReport,
 }
 
 /// The guest's side of a fault: its stream ends in an error.
@@ -72,18 +90,18 @@ impl RequestBody {
     ///
     /// # Errors
     /// When its announced length is larger. Nothing was read then, and no `100 Continue` was sent.
-    pub fn new(incoming: Incoming, limit: u64, timeout: Duration) -> Result<(Self, BodyFault), Error> {
+    pub fn new(incoming: Incoming, limit: u64, timeout: Duration) -> Result<(Self, BodyReport), Error> {
         if incoming.size_hint().lower() > limit {
             return Err(Error::ClientBodyTooLarge(limit));
         }
-        let fault = BodyFault::default();
-        Ok((Self { incoming, limit, received: 0, timeout, waiting: None, fault: fault.clone() }, fault))
+        let report = BodyReport::default();
+        Ok((Self { incoming, limit, timeout, waiting: None, report: report.clone() }, report))
     }
 
     /// The next frame, unless it is one too many or comes too late.
     fn poll_bounded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = Pin::new(&mut self.incoming).poll_frame(context);
-        self.fault.0.waiting.store(frame.is_pending(), Relaxed);
+        self.report.0.waiting.store(frame.is_pending(), Relaxed);
         match frame {
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Ready(Some(frame)) => {
@@ -100,8 +118,12 @@ impl RequestBody {
     }
 
     fn admit(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Error> {
-        self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if self.received > self.limit { Err(Error::ClientBodyTooLarge(self.limit)) } else { Ok(frame) }
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        if self.report.0.received.fetch_add(length, Relaxed) + length > self.limit {
+            Err(Error::ClientBodyTooLarge(self.limit))
+        } else {
+            Ok(frame)
+        }
     }
 }
 
@@ -121,7 +143,7 @@ impl Body for RequestBody {
                 Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Some(Err(error)) => {
-                    let _ = self.fault.0.fault.set(error); // the first fault is the cause
+                    self.report.fail(error);
                     return Poll::Ready(Some(Err(RequestBodyError)));
                 }
             }

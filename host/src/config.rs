@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use ipnet::IpNet;
 
+pub use crate::settings::{AccessLog, Config, GuestConfig, GuestLimits, Limits, LogFormat};
 use crate::values::{
     address, auto_or_count, count, duration, health_path, log_filter, memory_size, network, positive_duration, size,
 };
@@ -40,6 +39,28 @@ pub enum Command {
     /// SIGTERM or SIGINT drains: not ready at once, serving for --drain-delay, then finishing for
     /// up to --drain-timeout. A second signal ends at once.
     Serve(Box<Flags>),
+    /// Ask a running host whether it is ready, for a container's health check: exit status 0 or 1
+    CheckHealth(CheckHealth),
+}
+
+/// The flags of `check-health`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckHealth {
+    /// Address of the host's admin listener, as it was given to it
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090", env = "TAFFRAIL_ADMIN_LISTEN")]
+    admin_listen: String,
+}
+
+impl CheckHealth {
+    /// The address.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(self) -> anyhow::Result<SocketAddr> {
+        let mut faults = Faults::default();
+        let address = faults.read("--admin-listen", &self.admin_listen, address);
+        address.ok_or_else(|| faults.into())
+    }
 }
 
 /// The flags of `serve` as they were given. [`Flags::check`] turns them into a [`Config`].
@@ -169,117 +190,6 @@ pub struct Flags {
     /// How to log on stderr: human, json, or auto (human on a terminal, json elsewhere)
     #[arg(long, value_name = "FORMAT", default_value = "auto", env = "TAFFRAIL_LOG_FORMAT")]
     log_format: String,
-}
-
-/// Everything that the host needs to know to start, checked.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The component file.
-    pub component: PathBuf,
-    /// Traffic address.
-    pub listen: SocketAddr,
-    /// Admin address.
-    pub admin_listen: SocketAddr,
-    /// What the guest reads through `wasi:config/store`. May hold secrets: never logged.
-    pub guest_config: GuestConfig,
-    /// Path of the host's health report on the traffic address, if any.
-    pub health_path: Option<String>,
-    /// The application's name in the health report.
-    pub application: String,
-    /// How long to go on serving after the signal.
-    pub drain_delay: Duration,
-    /// How long requests in flight may take after that.
-    pub drain_timeout: Duration,
-    /// What one request, and all of them together, may cost.
-    pub limits: Limits,
-    /// Peers whose forwarded headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Which requests are logged.
-    pub access_log: AccessLog,
-    /// The log's filter, in the syntax of `tracing_subscriber::EnvFilter`.
-    pub log: String,
-    /// The log's format.
-    pub log_format: LogFormat,
-}
-
-/// What one request, and all of them together, may cost. Each is enforced in one place, which its comment names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The time of a whole request (`guest`: the guest's run; `request`: a response that is not read).
-    pub deadline: Duration,
-    /// Requests in flight (`request`); `None` is derived by `capacity`.
-    pub max_in_flight: Option<u32>,
-    /// Open connections (`server`); `None` is derived by `capacity`.
-    pub max_connections: Option<u32>,
-    /// Time for a head (`connection`).
-    pub header_timeout: Duration,
-    /// Time between requests (`connection`).
-    pub idle_timeout: Duration,
-    /// Time between two pieces of a request body (`body`).
-    pub body_timeout: Duration,
-    /// Time for which a client may take nothing of its response (`activity` for a connection, `request` for a stream).
-    pub write_timeout: Duration,
-    /// Bytes of a request line and its header (`request`).
-    pub max_header_size: usize,
-    /// Fields of a request's header (`request`).
-    pub max_headers: usize,
-    /// Bytes of a request body (`body`).
-    pub max_body: u64,
-    /// Bytes of a response's header (`request`).
-    pub max_response_header_size: usize,
-    /// Streams of an HTTP/2 connection (`connection`).
-    pub http2_max_streams: u32,
-    /// What one guest may use (`guest`).
-    pub guest: GuestLimits,
-}
-
-/// What one guest may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GuestLimits {
-    /// Bytes of linear memory, all its memories together.
-    pub memory: usize,
-    /// Elements of one table.
-    pub table_elements: usize,
-    /// Handles at the same time.
-    pub handles: usize,
-    /// Bytes that one call of the host may carry.
-    pub call_size: usize,
-    /// Lines a second that all guests together may print.
-    pub log_rate: u32,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Human on a terminal, JSON elsewhere.
-    Auto,
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Which requests get a log line at their end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Every one.
-    All,
-    /// Those that failed: a reason other than `ok`, or a status of 500 and above.
-    Errors,
-    /// None.
-    Off,
-    /// At most so many a second; the next line says how many were left out.
-    PerSecond(u32),
-}
-
-/// Keys and values for the guest. `Debug` shows the keys alone, because a value may be a secret.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct GuestConfig(pub BTreeMap<String, String>);
-
-impl fmt::Debug for GuestConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
 }
 
 /// Every fault of a configuration, one line each.

@@ -8,7 +8,9 @@
 //! main → lib ─┬→ server → connection → request → guest → outbound
 //!             └→ admin → status
 //!        leaves, used by all of them and using none of them:
-//!            activity  body  capacity  config  error  forwarded  lifecycle  logs  metrics  record  trace  values
+//!            activity  body  capacity  config  error  forwarded  lifecycle  logs  metrics  record  settings  spans  tls
+//!            trace  values
+//! main → check_health, which asks another process
 //! ```
 //!
 //! The arrows never turn back, and `tests/suite/rules.rs` holds them: wasmtime is known to [`guest`] and [`outbound`]
@@ -44,6 +46,7 @@ pub mod activity;
 pub mod admin;
 pub mod body;
 pub mod capacity;
+pub mod check_health;
 pub mod config;
 pub mod connection;
 pub mod error;
@@ -56,7 +59,10 @@ pub mod outbound;
 pub mod record;
 pub mod request;
 pub mod server;
+pub mod settings;
+pub mod spans;
 pub mod status;
+pub mod tls;
 pub mod trace;
 pub mod values;
 
@@ -74,6 +80,7 @@ use crate::guest::Guest;
 use crate::lifecycle::{Lifecycle, Phase, Step};
 use crate::request::Requests;
 use crate::server::{Server, ServerHandle};
+use crate::spans::Spans;
 
 /// Guests that the pool has room for beyond the limit of requests in flight: the probe at start, and stores whose memory is
 /// still being given back.
@@ -87,6 +94,7 @@ pub struct Host {
     lifecycle: Lifecycle,
     requests: Arc<Requests>,
     server: ServerHandle,
+    spans: Option<Arc<Spans>>,
     drain_delay: Duration,
     drain_timeout: Duration,
 }
@@ -122,7 +130,10 @@ impl Host {
 
         lifecycle.advance(Phase::Starting(Step::Listen));
         let (allocator, digest) = (guest.allocator(), guest.revision().digest.clone());
-        let requests = Arc::new(Requests::new(Arc::new(guest), lifecycle.clone(), &config, capacity.in_flight));
+        let spans =
+            Spans::from_environment(&config.application, guest.revision().short_digest(), guest.metrics().clone())?;
+        let (in_flight, phase) = (capacity.in_flight, lifecycle.clone());
+        let requests = Arc::new(Requests::new(Arc::new(guest), phase, &config, in_flight, spans.clone()));
         let listener =
             server::bind(config.listen).with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
         let address = listener.local_addr()?;
@@ -151,6 +162,7 @@ impl Host {
             lifecycle,
             requests,
             server: handle,
+            spans,
             drain_delay: config.drain_delay,
             drain_timeout: config.drain_timeout,
         })
@@ -182,6 +194,9 @@ impl Host {
             Err(_) => self.requests.in_flight(),
         };
         self.requests.metrics().drain_cut(cut);
+        if let Some(spans) = self.spans {
+            spans.finish().await;
+        }
         if cut == 0 {
             tracing::info!("drained: nothing was cut");
         } else {

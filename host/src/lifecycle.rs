@@ -96,6 +96,7 @@ impl Lifecycle {
 pub struct TerminationSignals {
     terminate: Signal,
     interrupt: Signal,
+    asked: bool,
 }
 
 impl TerminationSignals {
@@ -104,14 +105,22 @@ impl TerminationSignals {
     /// # Errors
     /// When the operating system refuses a handler, or outside a runtime with I/O enabled.
     pub fn install() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, asked: false })
     }
 
-    /// Waits for the next of them and returns its name.
+    /// Waits for the next of them, logs it, and returns its name.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
+        let signal = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        };
+        if self.asked {
+            tracing::warn!(signal, "asked twice: ending at once");
+        } else {
+            tracing::info!(signal, "asked to end");
         }
+        self.asked = true;
+        signal
     }
 }

@@ -3,23 +3,25 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use taffrail::config::{Command, CommandLine, Config};
+use taffrail::config::{Command, CommandLine, Config, Flags};
 use taffrail::lifecycle::TerminationSignals;
-use taffrail::{Host, logs};
-
-const CUT: u8 = 1;
-const CANNOT_START: u8 = 2; // clap uses the same for a wrong flag
+use taffrail::{Host, check_health, logs};
 
 fn main() -> ExitCode {
-    let Command::Serve(flags) = CommandLine::parse().command;
-    let served = flags.check().map_err(anyhow::Error::from).and_then(|config| {
-        logs::install(&config.log, config.log_format)?;
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
-    });
-    served.unwrap_or_else(|error| {
+    let (ended, failure) = match CommandLine::parse().command {
+        Command::Serve(flags) => (start(*flags), 2), // clap uses the same for a wrong flag
+        Command::CheckHealth(asked) => (asked.check().and_then(check_health::run).map(|()| ExitCode::SUCCESS), 1),
+    };
+    ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::from(CANNOT_START)
+        ExitCode::from(failure)
     })
+}
+
+fn start(flags: Flags) -> anyhow::Result<ExitCode> {
+    let config = flags.check()?;
+    logs::install(&config.log, config.log_format)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
@@ -28,13 +30,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         host = Host::start(config) => host?,
         signal = signals.next() => anyhow::bail!("{signal} before the start was complete"),
     };
-    let signal = signals.next().await;
-    tracing::info!(signal, "asked to end");
-    tokio::select! {
-        drained = host.drain() => Ok(if drained.cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) }),
-        signal = signals.next() => {
-            tracing::warn!(signal, "asked twice: ending at once");
-            Ok(ExitCode::from(CUT))
-        }
-    }
+    signals.next().await;
+    let cut = tokio::select! {
+        drained = host.drain() => drained.cut > 0,
+        _ = signals.next() => true, // asked twice: at once
+    };
+    Ok(ExitCode::from(u8::from(cut)))
 }

@@ -52,6 +52,8 @@ pub struct Metrics {
     guest_memory: Histogram,
     drain_cut: Counter,
     outbound: Family<OutboundOutcome, Counter>,
+    spans_ended: Counter,
+    spans_exported: Family<ExportOutcome, Counter>,
     total: AtomicU64,
     failures: Mutex<VecDeque<Failure>>,
 }
@@ -109,6 +111,11 @@ struct OutboundOutcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExportOutcome {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildInfo {
     version: &'static str,
 }
@@ -128,6 +135,10 @@ impl Metrics {
         let connections = register(all, "connections_open", "Open traffic connections", Gauge::default());
         let cut = "Requests that were cut because the drain's time was over";
         let drain_cut = register(all, "drain_cut", cut, Counter::default());
+        let ended = "Sampled spans that have ended; those that are never exported were dropped, as the queue was full";
+        let spans_ended = register(all, "spans_ended", ended, Counter::default());
+        let exported = "Spans that a collector took (ok) or did not (failed)";
+        let spans_exported = register(all, "spans_exported", exported, Family::default());
         let in_flight = Arc::<InFlightGauge>::default();
         all.register_collector(Box::new(in_flight.clone()));
 
@@ -162,6 +173,8 @@ impl Metrics {
             guest_memory,
             drain_cut,
             outbound,
+            spans_ended,
+            spans_exported,
             total: AtomicU64::new(0),
             failures: Mutex::default(),
             registry: root,
@@ -224,6 +237,17 @@ impl Metrics {
     /// The component asked for something outside.
     pub fn outbound(&self, reason: &'static str) {
         self.outbound.get_or_create(&OutboundOutcome { reason }).inc();
+    }
+
+    /// A sampled span ended.
+    pub fn span_ended(&self) {
+        self.spans_ended.inc();
+    }
+
+    /// Spans were sent to a collector.
+    pub fn spans_exported(&self, spans: usize, taken: bool) {
+        let result = if taken { "ok" } else { "failed" };
+        self.spans_exported.get_or_create(&ExportOutcome { result }).inc_by(spans as u64);
     }
 
     /// Requests were cut at the end of a drain.

@@ -4,18 +4,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::HeaderName;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::header::{HeaderName, USER_AGENT};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::activity::{Activity, Cut};
-use crate::body::Guard;
+use crate::body::{BodyReport, Guard};
 use crate::config::{AccessLog, Limits};
 use crate::error::Error;
 use crate::logs::{Pass, RateLimit};
 use crate::metrics::{Failure, Metrics};
+use crate::spans::{Span, Spans};
+use crate::trace::Place;
 
 /// The header that names a request, on the way in and on every answer.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -93,8 +95,10 @@ impl Drop for InFlight {
 pub struct Record {
     /// For every answer, the log and the guest.
     pub request_id: Arc<str>,
-    /// Of a request that was passed to the guest.
-    pub trace_id: Option<String>,
+    /// Where it is in its trace.
+    pub place: Place,
+    /// Whether the client said where it is, so that its own headers can be passed on as they are.
+    pub place_given: bool,
     /// The other end of the connection.
     pub peer: Peer,
     /// The client: the peer, or who a trusted proxy says it is.
@@ -105,12 +109,16 @@ pub struct Record {
     pub cut: Arc<Cut>,
     /// Holds the request's slot.
     pub in_flight: Option<Arc<InFlight>>,
+    /// How its body goes, where it was passed to the guest.
+    pub body: Option<BodyReport>,
     method: Method,
     path: String,
     started: Instant,
     write_timeout: Duration,
     access: Arc<Access>,
     metrics: Arc<Metrics>,
+    span: Option<Span>,
+    seen_as: Option<Uri>,
     status: u16,
     first_byte: Option<Duration>,
     bytes: u64,
@@ -126,12 +134,17 @@ impl Record {
         limits: &Limits,
         access: Arc<Access>,
         metrics: Arc<Metrics>,
+        spans: Option<&Spans>,
     ) -> Self {
         peer.activity.begin();
         let started = Instant::now();
+        let given = Place::of(request.headers());
+        let span = spans.map(|spans| server_span(spans, request, &peer, given));
+        let place = span.as_ref().map(Span::place).or(given).unwrap_or_else(Place::random);
         Self {
             request_id: request_id(request.headers()),
-            trace_id: None,
+            place,
+            place_given: given.is_some(),
             client: peer.address.ip(),
             peer,
             method: request.method().clone(),
@@ -142,12 +155,22 @@ impl Record {
             cut: Arc::default(),
             access,
             metrics,
+            span,
+            seen_as: None,
             status: NO_ANSWER,
             first_byte: None,
             bytes: 0,
             finished: false,
             failure: None,
             in_flight: None,
+            body: None,
+        }
+    }
+
+    /// Its target with scheme and authority, as the guest sees it, for the span.
+    pub fn seen_as(&mut self, target: &Uri) {
+        if self.span.as_ref().is_some_and(Span::is_recording) {
+            self.seen_as = Some(target.clone());
         }
     }
 
@@ -203,11 +226,10 @@ impl Drop for Record {
         }
         self.cut.set(None);
         self.peer.activity.end();
-        let (reason, detail) = match &self.failure {
-            Some((reason, detail)) => (*reason, Some(detail.as_str())),
-            None => ("ok", None),
-        };
         let whole = self.started.elapsed();
+        let reason = self.failure.as_ref().map_or("ok", |(reason, _)| *reason);
+        self.end_span(reason);
+        let detail = self.failure.as_ref().map(|(_, detail)| detail.as_str());
         self.metrics.request_ended(self.status, reason, whole);
         self.log(reason, detail, whole);
         if reason != "ok" {
@@ -223,6 +245,31 @@ impl Drop for Record {
 }
 
 impl Record {
+    /// Says how it went, in the words of the semantic conventions for HTTP.
+    fn end_span(&mut self, reason: &'static str) {
+        let Some(span) = self.span.as_mut().filter(|span| span.is_recording()) else { return };
+        let seen = self.seen_as.take().unwrap_or_default();
+        span.set("url.scheme", seen.scheme_str().unwrap_or("http").to_owned());
+        if let Some(host) = seen.host() {
+            span.set("server.address", host.to_owned());
+        }
+        if let Some(port) = seen.port_u16() {
+            span.set("server.port", i64::from(port));
+        }
+        span.set("client.address", self.client.to_string());
+        span.set("http.response.status_code", i64::from(self.status));
+        span.set("http.response.body.size", i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        let received = self.body.as_ref().map_or(0, BodyReport::received);
+        span.set("http.request.body.size", i64::try_from(received).unwrap_or(i64::MAX));
+        span.set("taffrail.reason", reason);
+        span.set("taffrail.request_id", self.request_id.to_string());
+        if reason.starts_with("guest_") || reason.starts_with("host_") {
+            span.fail(reason);
+        } else if self.status >= 500 {
+            span.fail(self.status.to_string());
+        }
+    }
+
     fn log(&self, reason: &'static str, detail: Option<&str>, whole: Duration) {
         let left_out = match (self.access.which, self.access.rate.pass()) {
             (AccessLog::Off, _) | (_, Pass::No) => return self.log_cause(reason, detail),
@@ -231,13 +278,14 @@ impl Record {
         };
         let seconds = whole.as_secs_f64();
         let first_byte = self.first_byte.map(|first_byte| first_byte.as_secs_f64());
-        let trace_id = self.trace_id.as_deref();
+        let trace_id = tracing::field::display(self.place.trace);
         let (request_id, client, component) = (&*self.request_id, self.client, self.access.component.as_str());
         let (method, path, status, bytes) = (self.method.as_str(), self.path.as_str(), self.status, self.bytes);
+        let received = self.body.as_ref().map_or(0, BodyReport::received);
         if reason.starts_with("guest_") || reason.starts_with("host_") {
-            tracing::warn!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, seconds, first_byte, component, detail, left_out, "failed");
+            tracing::warn!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, received, seconds, first_byte, component, detail, left_out, "failed");
         } else {
-            tracing::info!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, seconds, first_byte, component, detail, left_out, "served");
+            tracing::info!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, received, seconds, first_byte, component, detail, left_out, "served");
         }
     }
 }
@@ -253,6 +301,33 @@ impl Record {
             tracing::warn!(request_id = &*self.request_id, reason, detail, left_out, "a request failed");
         }
     }
+}
+
+/// The span of a request. The query is left out, as from the log: it may hold a secret.
+fn server_span<B>(spans: &Spans, request: &Request<B>, peer: &Peer, given: Option<Place>) -> Span {
+    let method = method_name(request.method());
+    let mut span = spans.server(method.unwrap_or("HTTP"), given, request.headers());
+    if span.is_recording() {
+        span.set("http.request.method", method.unwrap_or("_OTHER"));
+        if method.is_none() {
+            span.set("http.request.method_original", request.method().to_string());
+        }
+        span.set("url.path", request.uri().path().to_owned());
+        span.set("network.peer.address", peer.address.ip().to_string());
+        span.set("network.peer.port", i64::from(peer.address.port()));
+        let version = if request.version() == Version::HTTP_2 { "2" } else { "1.1" };
+        span.set("network.protocol.version", version);
+        if let Some(agent) = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()) {
+            span.set("user_agent.original", agent.to_owned());
+        }
+    }
+    span
+}
+
+/// The methods that the semantic conventions know; every other one is one value, since clients may invent them.
+fn method_name(method: &Method) -> Option<&'static str> {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
+    KNOWN.into_iter().find(|known| method.as_str() == *known)
 }
 
 /// The client's id when it is sane (one value of at most 128 visible characters without quotes), else a new UUIDv7.

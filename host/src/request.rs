@@ -21,7 +21,7 @@ use crate::guest::{Call, Guest, GuestBody};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::Metrics;
 use crate::record::{Access, InFlight, Peer, REQUEST_ID, Record};
-use crate::trace;
+use crate::spans::{GuestTrace, Spans};
 
 /// The body of every answer: one of the host's own, or the guest's.
 pub type AnswerBody = Guarded<Answer<GuestBody>, Record>;
@@ -38,6 +38,7 @@ pub struct Requests {
     max_in_flight: u32,
     access: Arc<Access>,
     metrics: Arc<Metrics>,
+    spans: Option<Arc<Spans>>,
 }
 
 /// The health report on the traffic address.
@@ -51,7 +52,13 @@ struct Health {
 
 impl Requests {
     /// Everything that it takes to answer, `max_in_flight` requests at a time.
-    pub fn new(guest: Arc<Guest>, lifecycle: Lifecycle, config: &Config, max_in_flight: u32) -> Self {
+    pub fn new(
+        guest: Arc<Guest>,
+        lifecycle: Lifecycle,
+        config: &Config,
+        max_in_flight: u32,
+        spans: Option<Arc<Spans>>,
+    ) -> Self {
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let health = config.health_path.clone().map(|path| Health {
             path,
@@ -71,6 +78,7 @@ impl Requests {
             limits: config.limits,
             slots: Arc::new(Semaphore::new(max_in_flight as usize)),
             max_in_flight,
+            spans,
         }
     }
 
@@ -94,7 +102,8 @@ impl Requests {
     /// # Errors
     /// Never: every failure is an answer.
     pub async fn respond(&self, peer: Peer, request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
-        let mut record = Record::new(peer, &request, &self.limits, self.access.clone(), self.metrics.clone());
+        let (access, metrics) = (self.access.clone(), self.metrics.clone());
+        let mut record = Record::new(peer, &request, &self.limits, access, metrics, self.spans.as_deref());
         let (version, head_only) = (request.version(), request.method() == Method::HEAD);
         let mut close = version < Version::HTTP_2 && self.lifecycle.phase() == Phase::Draining;
         let mut response = match self.answer(request, &mut record).await {
@@ -139,8 +148,8 @@ impl Requests {
         let origin = forwarded::origin(record.peer.address, request.headers(), &self.trusted_proxies);
         record.client = origin.client;
         *request.uri_mut() = absolute(&request, &origin)?;
+        record.seen_as(request.uri());
         remove_hop_by_hop(request.headers_mut());
-        record.trace_id = Some(trace::adopt(request.headers_mut()));
 
         let slot = self.slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| {
@@ -149,10 +158,13 @@ impl Requests {
         })?;
         let in_flight = InFlight::new(slot, self.metrics.clone());
         record.in_flight = Some(in_flight.clone());
-        let (head, incoming) = request.into_parts();
-        let (body, fault) = RequestBody::new(incoming, self.limits.max_body, self.limits.body_timeout)?;
-        let call = Call { request_id: record.request_id.clone(), deadline: record.deadline, guard: in_flight };
-        let response = self.guest.handle(Request::from_parts(head, body), fault, call).await?;
+        let (mut head, incoming) = request.into_parts();
+        let (body, report) = RequestBody::new(incoming, self.limits.max_body, self.limits.body_timeout)?;
+        record.body = Some(report.clone());
+        let trace = GuestTrace::new(record.place, self.spans.clone());
+        trace.hand_on(&mut head.headers, record.place_given);
+        let call = Call { request_id: record.request_id.clone(), trace, deadline: record.deadline, guard: in_flight };
+        let response = self.guest.handle(Request::from_parts(head, body), report, call).await?;
         check_response(&response, &self.limits)?;
         Ok(response.map(Answer::Stream))
     }
@@ -168,8 +180,10 @@ impl Requests {
         if request.method() == Method::CONNECT {
             return Err(Error::ClientMethodNotAllowed);
         }
-        if fields.contains_key(TRANSFER_ENCODING) && activity.has_conflicting_lengths() {
-            return Err(Error::ClientBadRequest("Transfer-Encoding and Content-Length exclude each other."));
+        if fields.contains_key(TRANSFER_ENCODING)
+            && let Some(why) = activity.length_conflict()
+        {
+            return Err(Error::ClientBadRequest(why));
         }
         Ok(())
     }

@@ -7,6 +7,9 @@ use libfuzzer_sys::fuzz_target;
 #[allow(dead_code, reason = "the host uses more of it")]
 #[path = "../../src/config.rs"]
 mod config;
+#[allow(dead_code, reason = "the host uses more of it")]
+#[path = "../../src/settings.rs"]
+mod settings;
 #[path = "../../src/values.rs"]
 mod values;
 
@@ -15,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     std::fs::write(dir.path().join("key"), data).expect("written");
     let arguments = ["taffrail", "serve", "x.wasm", "--config-dir"].map(Into::into);
     let arguments = arguments.into_iter().chain([dir.path().as_os_str().to_owned()]);
-    let config::Command::Serve(flags) = config::CommandLine::parse_from(arguments).command;
+    let config::Command::Serve(flags) = config::CommandLine::parse_from(arguments).command else { return };
     match (std::str::from_utf8(data), flags.check()) {
         (Ok(text), Ok(checked)) => {
             let value = &checked.guest_config.0["key"];

@@ -36,11 +36,13 @@ pub use engine::Allocator;
 pub use revision::Revision;
 pub use store::OFFERED;
 
-use crate::body::{BodyFault, RequestBody, content_length};
+use crate::body::{BodyReport, RequestBody, content_length};
 use crate::config::{GuestConfig, GuestLimits};
 use crate::error::Error;
 use crate::logs::RateLimit;
 use crate::metrics::{ComponentInfo, Metrics};
+use crate::spans::GuestTrace;
+use crate::trace::Place;
 use limits::Budget;
 use store::{Shared, State};
 
@@ -61,6 +63,8 @@ pub struct Guest {
 pub struct Call<G> {
     /// For the lines that the guest prints.
     pub request_id: Arc<str>,
+    /// Its part of the trace.
+    pub trace: GuestTrace,
     /// When everything must be over.
     pub deadline: Instant,
     /// Lives until the guest has ended, which may be after its response.
@@ -106,7 +110,7 @@ impl Guest {
     /// # Errors
     /// Why the component cannot be instantiated.
     pub async fn probe(&self) -> anyhow::Result<u64> {
-        let mut store = self.store(&Arc::from("start"));
+        let mut store = self.store(&Arc::from("start"), &GuestTrace::new(Place::random(), None));
         let instance = timeout(PROBE_TIMEOUT, self.linked.instantiate_async(&mut store)).await;
         let cannot = || format!("{} links, but its instantiation fails", self.revision.file.display());
         instance
@@ -139,7 +143,7 @@ impl Guest {
     pub async fn handle<G: Send + 'static>(
         self: &Arc<Self>,
         request: Request<RequestBody>,
-        fault: BodyFault,
+        report: BodyReport,
         call: Call<G>,
     ) -> Result<Response<GuestBody>, Error> {
         let head_only = request.method() == Method::HEAD;
@@ -147,14 +151,15 @@ impl Guest {
         let mut run = self.start(request, sender, call);
         let mut unset = false; // the guest dropped its response-outparam
         let head = poll_fn(|context| {
+            report.begin_turn();
             let ended = run.poll(context);
-            if fault.is_set() {
+            if report.is_failed() {
                 return Poll::Ready(Err(None)); // the client's fault outweighs what the guest makes of it
             }
             match ended {
                 Poll::Ready(Ok(())) if unset => Poll::Ready(Err(Some(Error::GuestNoResponse))),
                 Poll::Ready(Ok(())) => Poll::Ready(receiver.try_recv().map_err(|_| Some(Error::GuestNoResponse))),
-                Poll::Ready(Err(Error::GuestDeadline)) if fault.is_waiting() => {
+                Poll::Ready(Err(Error::GuestDeadline)) if report.is_waiting() => {
                     Poll::Ready(Err(Some(Error::ClientDeadline)))
                 }
                 Poll::Ready(Err(error)) => Poll::Ready(Err(Some(error))),
@@ -175,26 +180,26 @@ impl Guest {
             Err(Some(error)) => return Err(error),
             Err(None) => {
                 drop(run); // with the guest goes its half of the request body
-                return Err(fault.into_error());
+                return Err(report.take_error());
             }
         };
         let response = head.map_err(|code| Error::GuestError(format!("{code:?}")))?;
-        respond(response, run, fault, head_only)
+        respond(response, run, report, head_only)
     }
 
-    fn store(&self, request_id: &Arc<str>) -> wasmtime::Store<State> {
-        store::new(&self.engine, &self.shared, request_id)
+    fn store(&self, request_id: &Arc<str>, trace: &GuestTrace) -> wasmtime::Store<State> {
+        store::new(&self.engine, &self.shared, request_id, trace)
     }
 
     fn start<G: Send + 'static>(
         self: &Arc<Self>,
         request: Request<RequestBody>,
         head: oneshot::Sender<wasi02::Head>,
-        call: Call<G>,
+        mut call: Call<G>,
     ) -> Run {
         let guest = self.clone();
         Run(Some(Box::pin(async move {
-            let mut store = guest.store(&call.request_id);
+            let mut store = guest.store(&call.request_id, &call.trace);
             let mut busy = Busy { time: Duration::ZERO, metrics: guest.metrics() };
             let ended = {
                 let run = wasi02::run(&guest.linked, &mut store, request, head, guest.metrics());
@@ -202,8 +207,12 @@ impl Guest {
                 poll_fn(|context| busy.turn(|| run.as_mut().poll(context))).await
             };
             drop((store, busy));
-            drop(call.guard);
-            ended.unwrap_or(Err(Error::GuestDeadline))
+            let ended = ended.unwrap_or(Err(Error::GuestDeadline));
+            if let Err(error) = &ended {
+                call.trace.fail(error.reason());
+            }
+            drop((call.trace, call.guard));
+            ended
         })))
     }
 }
@@ -278,7 +287,7 @@ pub struct GuestBody {
     /// Bytes that `content-length` still promises, where it is there.
     promised: Option<u64>,
     run: Run,
-    fault: BodyFault,
+    report: BodyReport,
 }
 
 enum Frames {
@@ -293,7 +302,7 @@ enum Frames {
 fn respond(
     response: Response<HyperOutgoingBody>,
     run: Run,
-    fault: BodyFault,
+    report: BodyReport,
     head_only: bool,
 ) -> Result<Response<GuestBody>, Error> {
     let (mut head, live) = response.into_parts();
@@ -304,7 +313,7 @@ fn respond(
     let promised = if bodiless { None } else { content_length(&head.headers) };
     let ended = run.is_over();
     let frames = if bodiless || live.is_end_stream() { Frames::Written(VecDeque::new()) } else { Frames::Live(live) };
-    let mut body = GuestBody { frames, promised, run, fault };
+    let mut body = GuestBody { frames, promised, run, report };
     if ended {
         let mut written = VecDeque::new();
         let mut context = Context::from_waker(Waker::noop());
@@ -375,9 +384,8 @@ impl Body for GuestBody {
             self.frames = Frames::Written(VecDeque::new());
             self.promised = None;
             self.run = Run(None);
-            if self.fault.is_set() {
-                let fault = std::mem::take(&mut self.fault);
-                return Poll::Ready(Some(Err(fault.into_error())));
+            if self.report.is_failed() {
+                return Poll::Ready(Some(Err(self.report.take_error())));
             }
         }
         Poll::Ready(frame)

@@ -1,4 +1,4 @@
-//! What a guest prints becomes log lines of the host, with the request's id.
+//! What a guest prints becomes log lines of the host, with the ids of the request and of its trace.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +10,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::logs::{Pass, RateLimit};
+use crate::trace::TraceId;
 
 /// The longest log line; a longer one is split. Also what the guest may write at once.
 const LINE_MAX: usize = 8 * 1024;
@@ -21,8 +22,8 @@ pub struct GuestOutput(Arc<Lines>);
 
 impl GuestOutput {
     /// `stream` is `stdout` or `stderr`; `rate` is for the lines of all guests together.
-    pub fn new(stream: &'static str, request_id: Arc<str>, rate: Arc<RateLimit>) -> Self {
-        Self(Arc::new(Lines { stream, request_id, rate, partial: Mutex::default() }))
+    pub fn new(stream: &'static str, request_id: Arc<str>, trace_id: TraceId, rate: Arc<RateLimit>) -> Self {
+        Self(Arc::new(Lines { stream, request_id, trace_id, rate, partial: Mutex::default() }))
     }
 }
 
@@ -31,6 +32,7 @@ impl GuestOutput {
 struct Lines {
     stream: &'static str,
     request_id: Arc<str>,
+    trace_id: TraceId,
     rate: Arc<RateLimit>,
     partial: Mutex<Vec<u8>>,
 }
@@ -63,7 +65,8 @@ impl Lines {
             ),
         }
         let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
-        tracing::info!(target: "guest", stream = self.stream, request_id = &*self.request_id, "{line}");
+        let (stream, request_id, trace_id) = (self.stream, &*self.request_id, self.trace_id);
+        tracing::info!(target: "guest", stream, request_id, %trace_id, "{line}");
     }
 }
 

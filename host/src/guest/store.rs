@@ -14,6 +14,7 @@ use crate::config::GuestLimits;
 use crate::logs::RateLimit;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
+use crate::spans::GuestTrace;
 
 const WASI_0_2: &str = "0.2.x";
 const WASI_CONFIG: &str = "0.2.0-rc.1"; // a draft: no other version is compatible
@@ -92,11 +93,12 @@ impl State {
 }
 
 /// A store for one request.
-pub fn new(engine: &Engine, shared: &Shared, request_id: &Arc<str>) -> Store<State> {
+pub fn new(engine: &Engine, shared: &Shared, request_id: &Arc<str>, trace: &GuestTrace) -> Store<State> {
     let limits = &shared.limits;
+    let output = |stream| GuestOutput::new(stream, request_id.clone(), trace.place.trace, shared.log_rate.clone());
     let wasi = WasiCtx::builder()
-        .stdout(GuestOutput::new("stdout", request_id.clone(), shared.log_rate.clone()))
-        .stderr(GuestOutput::new("stderr", request_id.clone(), shared.log_rate.clone()))
+        .stdout(output("stdout"))
+        .stderr(output("stderr"))
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)

@@ -74,11 +74,9 @@ fn failure(error: wasmtime::Error) -> Error {
     if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
         return Error::GuestStackOverflow(detail);
     }
-    if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
-        return Error::GuestTooManyHandles(detail);
-    }
-    // These two have no public type.
-    if detail.contains("component handle") && detail.contains("limit") {
+    // Too many handles of the component itself, and too large a call, have no public type.
+    let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
+    if full || detail.contains("component handle") && detail.contains("limit") {
         return Error::GuestTooManyHandles(detail);
     }
     if detail.contains("too much data") || detail.contains("fuel") {

@@ -188,6 +188,19 @@ async fn the_deadline_counts_the_body_and_blames_the_client_for_it() {
     }
 }
 
+/// It asked its client once and never again: what it does since is its own affair.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_blames_a_guest_that_asked_for_the_body_and_then_computes() {
+    let host = TestHost::serving("spin").with("--deadline", "300ms").start().await;
+    for protocol in BOTH {
+        let mut client = Client::connect(protocol, host.addr).await;
+        let (sender, body) = open_body();
+        let answer = client.send(request_with("POST", host.addr, "/asked", &[], body)).await.expect("an answer");
+        refused(&answer, 504, "guest_deadline");
+        drop(sender);
+    }
+}
+
 #[tokio::test]
 async fn after_the_head_the_deadline_cuts_the_response() {
     let host = TestHost::serving("flood").with("--deadline", "300ms").start().await;

@@ -16,3 +16,5 @@ mod startup;
 mod status;
 mod streams;
 mod support;
+mod traces;
+mod upstream;

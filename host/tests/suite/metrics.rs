@@ -258,7 +258,9 @@ fn the_access_log_is_all_errors_off_or_a_rate() {
         (line["method"].as_str(), line["path"].as_str(), line["status"].as_u64()),
         (Some("GET"), Some("/"), Some(404))
     );
-    for field in ["seconds", "first_byte", "bytes", "request_id", "trace_id", "client", "component", "reason"] {
+    for field in
+        ["seconds", "first_byte", "bytes", "received", "request_id", "trace_id", "client", "component", "reason"]
+    {
         assert!(!line[field].is_null(), "{field} in {line}");
     }
     assert!(!line.to_string().contains("secret"), "no query in the log: {line}");

@@ -20,6 +20,35 @@ fn it_serves_and_ends_cleanly_on_either_signal() {
     }
 }
 
+/// For a container's health check, where there is neither shell nor curl.
+#[test]
+fn check_health_asks_a_running_host() {
+    let check = |admin: &str| {
+        let mut command = std::process::Command::new(binary());
+        let output = command.arg("check-health").env("TAFFRAIL_ADMIN_LISTEN", admin).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let mut process = TestHost::serving("hello").with("--drain-delay", "1h").spawn();
+    let admin = process.admin();
+    assert_eq!(check(&admin.to_string()), (Some(0), String::new()));
+    assert_eq!(
+        check(&format!("0.0.0.0:{}", admin.port())),
+        (Some(0), String::new()),
+        "every interface is the loopback too"
+    );
+    let (code, said) = check(&process.addr().to_string());
+    assert!(code == Some(1) && said.contains("is not Taffrail's admin listener"), "{said}");
+    process.signal(Signal::TERM);
+    process.wait_for_line("draining");
+    let (code, said) = check(&admin.to_string());
+    assert!(code == Some(1) && said.contains("not ready: draining"), "{said}");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(1), "asked twice");
+    let (code, said) = check(&admin.to_string());
+    assert!(code == Some(1) && said.contains("is the host running there?"), "{said}");
+    assert!(check("nonsense").1.contains("write IP:PORT"));
+}
+
 /// What is not logged must happen all the same.
 #[test]
 fn it_serves_and_ends_in_silence() {
@@ -113,15 +142,26 @@ fn what_the_guest_prints_is_logged_with_the_request_id() {
 }
 
 #[test]
-fn no_token_is_ever_logged() {
+fn the_token_is_in_no_log_line_no_answer_and_no_metric() {
     let setup = TestHost::serving("hello").with("--config", &format!("auth-tokens={TOKEN}")).with("--log", "trace");
     let mut process = setup.spawn();
     let addr = process.addr();
+    let mut elsewhere = Vec::new();
     for headers in [[("x-auth-token", TOKEN)], [("authorization", &format!("Bearer {TOKEN}"))]] {
         assert_eq!(block_on(ask(Protocol::Http1, addr, "GET", "/app", &headers)).status, 200);
+        for (method, target) in [("GET", "/nothing"), ("POST", "/app"), ("CONNECT", "/app"), ("GET", "/health")] {
+            let answer = block_on(ask(Protocol::Http1, addr, method, target, &headers));
+            elsewhere.push((format!("the answer to {method} {target}"), format!("{answer:?}")));
+        }
+    }
+    for path in ["/", "/metrics", "/version"] {
+        elsewhere.push((path.to_owned(), block_on(get(process.admin(), path)).text().to_owned()));
     }
     process.signal(Signal::TERM);
     process.wait();
     let log = process.whole_log();
     assert!(log.contains("\"served\"") && !log.contains(TOKEN), "the token is in the log");
+    for (place, text) in &elsewhere {
+        assert!(!text.is_empty() && !text.contains("^token"), "the token is in {place}");
+    }
 }

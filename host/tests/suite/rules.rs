@@ -82,6 +82,12 @@ fn the_names_of_metrics_are_in_one_place() {
 }
 
 #[test]
+fn opentelemetry_and_tls_are_known_where_they_are_used_alone() {
+    only_in("opentelemetry", &["spans.rs"]);
+    only_in("rustls", &["tls.rs", "spans.rs", "outbound.rs"]);
+}
+
+#[test]
 fn the_arrows_never_turn_back() {
     let leaves = [
         "activity",
@@ -94,6 +100,9 @@ fn the_arrows_never_turn_back() {
         "logs",
         "metrics",
         "record",
+        "settings",
+        "spans",
+        "tls",
         "trace",
         "values",
     ];

@@ -85,8 +85,10 @@ impl Setup {
 
     pub fn config(&self) -> Result<Config, config::Faults> {
         let arguments = std::iter::once("taffrail").chain(self.arguments.iter().map(String::as_str));
-        let config::Command::Serve(flags) = CommandLine::try_parse_from(arguments).expect("flags that exist").command;
-        flags.check()
+        match CommandLine::try_parse_from(arguments).expect("flags that exist").command {
+            config::Command::Serve(flags) => flags.check(),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub async fn start(self) -> TestHost {
@@ -100,7 +102,16 @@ impl Setup {
 
     /// Starts the real binary and waits until it is ready.
     pub fn spawn(self) -> Process {
-        let process = Process::spawn(self.command());
+        self.spawn_with(&[])
+    }
+
+    /// The same in an environment of its own.
+    pub fn spawn_with(self, environment: &[(&str, &str)]) -> Process {
+        let mut command = self.command();
+        let process = Process::spawn({
+            command.envs(environment.iter().copied());
+            command
+        });
         process.wait_for_line("\"ready\"");
         process
     }
