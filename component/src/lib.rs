@@ -55,19 +55,12 @@ impl Inputs for Asked<'_> {
     }
 }
 
+/// Writes the body first and hands the response over last: the host then has it whole, and sends it at once.
 fn respond(answer: &Answer, head_only: bool, out: ResponseOutparam) {
-    match response(answer, head_only) {
-        Ok((response, body)) => {
-            ResponseOutparam::set(out, Ok(response));
-            if let Some(body) = body {
-                send(body, answer.body);
-            }
-        }
-        Err(error) => ResponseOutparam::set(out, Err(error)),
-    }
+    ResponseOutparam::set(out, response(answer, head_only));
 }
 
-fn response(answer: &Answer, head_only: bool) -> Result<(OutgoingResponse, Option<OutgoingBody>), ErrorCode> {
+fn response(answer: &Answer, head_only: bool) -> Result<OutgoingResponse, ErrorCode> {
     let mut fields = vec![
         ("content-type".to_owned(), answer.content_type.into()),
         ("content-length".to_owned(), answer.body.len().to_string().into_bytes()),
@@ -76,21 +69,24 @@ fn response(answer: &Answer, head_only: bool) -> Result<(OutgoingResponse, Optio
     let fields = Fields::from_list(&fields).map_err(|error| internal(format!("response fields: {error:?}")))?;
     let response = OutgoingResponse::new(fields);
     response.set_status_code(answer.status).map_err(|()| internal(format!("status {}", answer.status)))?;
-    let body = match head_only {
-        true => None,
-        false => Some(response.body().map_err(|()| internal("the body is taken".to_owned()))?),
-    };
-    Ok((response, body))
+    if !head_only {
+        write(&response, answer.body)?;
+    }
+    Ok(response)
 }
 
-/// Writes the body. A failure means that the client has left, which is the host's to record.
-fn send(body: OutgoingBody, text: &str) {
-    let Ok(stream) = body.write() else { return };
-    let sent = stream.blocking_write_and_flush(text.as_bytes());
-    drop(stream); // a child of the body: it ends first
-    if sent.is_ok() {
-        let _ = OutgoingBody::finish(body, None);
+/// What is written here waits in the host, which takes any of our few bytes at once.
+fn write(response: &OutgoingResponse, text: &str) -> Result<(), ErrorCode> {
+    let body = response.body().map_err(|()| internal("the body is taken".to_owned()))?;
+    let stream = body.write().map_err(|()| internal("the body's stream is taken".to_owned()))?;
+    let broken = |error| internal(format!("write the body: {error:?}"));
+    let room = stream.check_write().map_err(broken)?;
+    if room < text.len() as u64 {
+        return Err(internal(format!("the host takes {room} bytes of the body")));
     }
+    stream.write(text.as_bytes()).map_err(broken)?;
+    drop(stream); // a child of the body: it ends first
+    OutgoingBody::finish(body, None)
 }
 
 fn internal(what: String) -> ErrorCode {

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -14,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When it is not, with its own reason, or when nobody answers.
-pub fn run(mut admin: SocketAddr) -> anyhow::Result<()> {
+pub fn run(mut admin: SocketAddr) -> anyhow::Result<ExitCode> {
     match admin.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => admin.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => admin.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -23,7 +24,7 @@ pub fn run(mut admin: SocketAddr) -> anyhow::Result<()> {
     let answer = ask(admin).with_context(|| format!("no answer from {admin}; is the host running there?"))?;
     let reason = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
     match answer.split_whitespace().nth(1) {
-        Some("200") => Ok(()),
+        Some("200") => Ok(ExitCode::SUCCESS),
         Some("503") => bail!("not ready: {reason}"),
         _ => bail!("what answers at {admin} is not Taffrail's admin listener"),
     }

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-pub use crate::settings::{AccessLog, Config, GuestConfig, GuestLimits, Limits, LogFormat};
+use crate::allowlist::Allowed;
+pub use crate::settings::{
+    AccessLog, Config, GuestConfig, GuestLimits, GuestSettings, Limits, LogFormat, OutboundLimits,
+};
 use crate::values::{
     address, auto_or_count, count, duration, health_path, log_filter, memory_size, network, positive_duration, size,
 };
@@ -15,8 +18,9 @@ use crate::values::{
 /// A value of `--config-dir` may be as large as a whole Kubernetes Secret (1 MiB), and no larger.
 const CONFIG_FILE_MAX: u64 = 1024 * 1024;
 
-/// The heading of the limits in `--help`.
+/// Headings of `--help`.
 const LIMITS: &str = "Limits";
+const OUTBOUND: &str = "What the component may call";
 
 /// Serves one WASI HTTP component.
 ///
@@ -39,8 +43,22 @@ pub enum Command {
     /// SIGTERM or SIGINT drains: not ready at once, serving for --drain-delay, then finishing for
     /// up to --drain-timeout. A second signal ends at once.
     Serve(Box<Flags>),
+    /// Compile a component for this host and this kind of CPU, so that `serve` starts in milliseconds
+    Compile(Compile),
     /// Ask a running host whether it is ready, for a container's health check: exit status 0 or 1
     CheckHealth(CheckHealth),
+}
+
+/// The flags of `compile`.
+#[derive(Debug, Clone, Args)]
+pub struct Compile {
+    /// The component: a .wasm file
+    #[arg(value_name = "COMPONENT")]
+    pub component: PathBuf,
+
+    /// The file to write, usually .cwasm; it needs --allow-precompiled to be served
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 /// The flags of `check-health`.
@@ -70,6 +88,16 @@ pub struct Flags {
     #[arg(value_name = "COMPONENT", env = "TAFFRAIL_COMPONENT")]
     component: PathBuf,
 
+    /// Serve a component that `taffrail compile` has compiled: its machine code is run as it is, so
+    /// trust who made it as you trust the host
+    #[arg(long, env = "TAFFRAIL_ALLOW_PRECOMPILED")]
+    allow_precompiled: bool,
+
+    /// The component that the precompiled one was made from, to be compiled at start when that is of
+    /// another host
+    #[arg(long, value_name = "FILE", env = "TAFFRAIL_FALLBACK")]
+    fallback: Option<PathBuf>,
+
     /// Address for the traffic (port 0: any free port; the log names it)
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080", env = "TAFFRAIL_LISTEN")]
     listen: String,
@@ -86,6 +114,45 @@ pub struct Flags {
     /// each file is left out. Where both name a key, the directory wins over --config
     #[arg(long, value_name = "DIR", env = "TAFFRAIL_CONFIG_DIR")]
     config_dir: Option<PathBuf>,
+
+    /// A variable of the component's environment (repeatable; the variable of this flag holds one)
+    #[arg(long, value_name = "KEY=VALUE", env = "TAFFRAIL_ENV", hide_env_values = true)]
+    env: Vec<String>,
+
+    /// A server that the component may call: scheme, host (perhaps *.example.com) and port
+    /// (repeatable; the variable takes a list with commas). By default it may call none
+    #[arg(long, value_name = "URL", env = "TAFFRAIL_ALLOW_OUTBOUND", value_delimiter = ',', help_heading = OUTBOUND)]
+    allow_outbound: Vec<String>,
+
+    /// A network that is not public, which allowed names may lead to all the same, such as the
+    /// cluster's (repeatable; the variable takes a list with commas). An address that
+    /// --allow-outbound names itself needs none
+    #[arg(long, value_name = "CIDR", env = "TAFFRAIL_OUTBOUND_NETWORK", value_delimiter = ',', help_heading = OUTBOUND)]
+    outbound_network: Vec<String>,
+
+    /// Certificate authorities to trust beside the machine's, in PEM
+    #[arg(long, value_name = "FILE", env = "TAFFRAIL_CA_FILE", help_heading = OUTBOUND)]
+    ca_file: Option<PathBuf>,
+
+    /// Time for a connection to a server: its name, TCP and TLS
+    #[arg(long, value_name = "DURATION", default_value = "2s", env = "TAFFRAIL_OUTBOUND_CONNECT_TIMEOUT", help_heading = OUTBOUND)]
+    outbound_connect_timeout: String,
+
+    /// Time for the head of a server's answer
+    #[arg(long, value_name = "DURATION", default_value = "15s", env = "TAFFRAIL_OUTBOUND_FIRST_BYTE_TIMEOUT", help_heading = OUTBOUND)]
+    outbound_first_byte_timeout: String,
+
+    /// Time between two pieces of a server's answer
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "TAFFRAIL_OUTBOUND_BETWEEN_BYTES_TIMEOUT", help_heading = OUTBOUND)]
+    outbound_between_bytes_timeout: String,
+
+    /// Calls under way at the same time, of all requests together
+    #[arg(long, value_name = "COUNT", default_value = "1000", env = "TAFFRAIL_MAX_OUTBOUND", help_heading = OUTBOUND)]
+    max_outbound: String,
+
+    /// Calls under way at the same time, of one request
+    #[arg(long, value_name = "COUNT", default_value = "16", env = "TAFFRAIL_MAX_OUTBOUND_PER_REQUEST", help_heading = OUTBOUND)]
+    max_outbound_per_request: String,
 
     /// Path on the traffic address that the host answers with its own health; empty turns it off
     #[arg(long, value_name = "PATH", default_value = "/health", env = "TAFFRAIL_HEALTH_PATH")]
@@ -235,6 +302,9 @@ impl Flags {
         let access_log = faults.read("--access-log", &self.access_log, access_log);
         let log = faults.read("--log", &self.log, log_filter);
         let log_format = faults.read("--log-format", &self.log_format, log_format);
+        let guest_limits = self.guest_limits(&mut faults);
+        let outbound = self.outbound(&mut faults);
+        let environment = pairs("--env", "KEY=VALUE", &self.env, &mut faults).into_iter().collect();
         let guest_config = self.guest_config(&mut faults);
         if listen.is_some() && listen == admin_listen && listen.is_some_and(|address| address.port() != 0) {
             faults.add("--admin-listen", "is the traffic address too; give it a port of its own");
@@ -244,10 +314,17 @@ impl Flags {
             .unwrap_or_else(|| self.component.file_stem().map_or_else(String::new, |stem| stem.display().to_string()));
         let config = || {
             Some(Config {
-                component: self.component,
+                guest: GuestSettings {
+                    component: self.component,
+                    allow_precompiled: self.allow_precompiled,
+                    fallback: self.fallback,
+                    config: guest_config,
+                    environment,
+                    limits: guest_limits?,
+                    outbound: outbound?,
+                },
                 listen: listen?,
                 admin_listen: admin_listen?,
-                guest_config,
                 health_path: health_path?,
                 application,
                 drain_delay: drain_delay?,
@@ -279,11 +356,6 @@ impl Flags {
         let response_header = &self.max_response_header_size;
         let max_response_header_size = faults.read("--max-response-header-size", response_header, memory_size);
         let http2_max_streams = faults.read("--http2-max-streams", &self.http2_max_streams, count);
-        let memory = faults.read("--guest-memory", &self.guest_memory, memory_size);
-        let table_elements = faults.read("--guest-table-elements", &self.guest_table_elements, count);
-        let handles = faults.read("--guest-handles", &self.guest_handles, count);
-        let call_size = faults.read("--guest-call-size", &self.guest_call_size, memory_size);
-        let log_rate = faults.read("--guest-log-rate", &self.guest_log_rate, count);
         Some(Limits {
             deadline: deadline?,
             max_in_flight: max_in_flight?,
@@ -297,27 +369,52 @@ impl Flags {
             max_body: max_body?,
             max_response_header_size: max_response_header_size?,
             http2_max_streams: http2_max_streams?,
-            guest: GuestLimits {
-                memory: memory?,
-                table_elements: table_elements? as usize,
-                handles: handles? as usize,
-                call_size: call_size?,
-                log_rate: log_rate?,
-            },
+        })
+    }
+
+    fn guest_limits(&self, faults: &mut Faults) -> Option<GuestLimits> {
+        let memory = faults.read("--guest-memory", &self.guest_memory, memory_size);
+        let table_elements = faults.read("--guest-table-elements", &self.guest_table_elements, count);
+        let handles = faults.read("--guest-handles", &self.guest_handles, count);
+        let call_size = faults.read("--guest-call-size", &self.guest_call_size, memory_size);
+        let log_rate = faults.read("--guest-log-rate", &self.guest_log_rate, count);
+        Some(GuestLimits {
+            memory: memory?,
+            table_elements: table_elements? as usize,
+            handles: handles? as usize,
+            call_size: call_size?,
+            log_rate: log_rate?,
+        })
+    }
+
+    fn outbound(&self, faults: &mut Faults) -> Option<OutboundLimits> {
+        let mut list = |flag, texts: &[String]| -> Vec<_> {
+            texts.iter().filter_map(|text| faults.read(flag, text, Allowed::parse)).collect()
+        };
+        let allowed = list("--allow-outbound", &self.allow_outbound);
+        let networks = self.outbound_network.iter();
+        let networks = networks.filter_map(|text| faults.read("--outbound-network", text, network)).collect();
+        let connect = faults.read("--outbound-connect-timeout", &self.outbound_connect_timeout, positive_duration);
+        let first = &self.outbound_first_byte_timeout;
+        let first = faults.read("--outbound-first-byte-timeout", first, positive_duration);
+        let between = &self.outbound_between_bytes_timeout;
+        let between = faults.read("--outbound-between-bytes-timeout", between, positive_duration);
+        let all = faults.read("--max-outbound", &self.max_outbound, count);
+        let one = faults.read("--max-outbound-per-request", &self.max_outbound_per_request, count);
+        Some(OutboundLimits {
+            allowed,
+            networks,
+            ca_file: self.ca_file.clone(),
+            connect_timeout: connect?,
+            first_byte_timeout: first?,
+            between_bytes_timeout: between?,
+            max_in_flight: all?,
+            max_per_request: one?,
         })
     }
 
     fn guest_config(&self, faults: &mut Faults) -> GuestConfig {
-        let mut values = BTreeMap::new();
-        for pair in &self.config {
-            // The value is not repeated in the fault: it may be a secret.
-            match pair.split_once('=') {
-                Some((key, value)) if !key.is_empty() => {
-                    values.insert(key.to_owned(), value.to_owned());
-                }
-                _ => faults.add("--config", "a value has no key; write KEY=VALUE"),
-            }
-        }
+        let mut values = pairs("--config", "KEY=VALUE", &self.config, faults);
         if let Some(dir) = &self.config_dir {
             match read_config_dir(dir) {
                 Ok(files) => values.extend(files),
@@ -326,6 +423,21 @@ impl Flags {
         }
         GuestConfig(values)
     }
+}
+
+/// Names with their values.
+fn pairs(flag: &str, shape: &str, texts: &[String], faults: &mut Faults) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for text in texts {
+        // The value is not repeated in the fault: it may be a secret.
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                values.insert(name.to_owned(), value.to_owned());
+            }
+            _ => faults.add(flag, &format!("a value has no key; write {shape}")),
+        }
+    }
+    values
 }
 
 fn access_log(text: &str) -> Result<AccessLog, String> {

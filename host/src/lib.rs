@@ -8,9 +8,10 @@
 //! main → lib ─┬→ server → connection → request → guest → outbound
 //!             └→ admin → status
 //!        leaves, used by all of them and using none of them:
-//!            activity  body  capacity  config  error  forwarded  lifecycle  logs  metrics  record  settings  spans  tls
+//!            activity  allowlist  body  capacity  config  error  forwarded  lifecycle  logs  metrics  record  settings  spans  tls
 //!            trace  values
-//! main → check_health, which asks another process
+//! main ─┬→ check_health, which asks another process
+//!       └→ compile → guest
 //! ```
 //!
 //! The arrows never turn back, and `tests/suite/rules.rs` holds them: wasmtime is known to [`guest`] and [`outbound`]
@@ -40,13 +41,15 @@
 //! # What is deliberately absent
 //!
 //! The host pulls no image and watches no file: a new component is a new process. It terminates no TLS: the ingress does.
-//! The guest gets no file, no socket and no outbound request.
+//! The guest gets no file and no socket, and calls only whom the operator names.
 
 pub mod activity;
 pub mod admin;
+pub mod allowlist;
 pub mod body;
 pub mod capacity;
 pub mod check_health;
+pub mod compile;
 pub mod config;
 pub mod connection;
 pub mod error;
@@ -116,9 +119,9 @@ impl Host {
         let admin = Admin::start(config.admin_listen, lifecycle.clone())?;
         tracing::info!(admin = %admin.address(), "starting");
 
-        let (file, guest_config, limits) = (config.component.clone(), config.guest_config.clone(), config.limits);
+        let (settings, limits) = (config.guest.clone(), config.limits);
         let pool = limits.max_in_flight.unwrap_or(capacity::IN_FLIGHT) + SPARE_GUESTS;
-        let load = move || Guest::load(&file, &guest_config, pool, limits.guest);
+        let load = move || Guest::load(&settings, pool);
         let mut guest = tokio::task::spawn_blocking(load).await.context("the compiler failed")??;
         let version = serde_json::json!({ "host": env!("CARGO_PKG_VERSION"), "component": guest.revision().json() });
         admin.publish(version, guest.metrics().clone());

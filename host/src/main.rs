@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use taffrail::config::{Command, CommandLine, Config, Flags};
+use taffrail::config::{Command, CommandLine, Config};
 use taffrail::lifecycle::TerminationSignals;
-use taffrail::{Host, check_health, logs};
+use taffrail::{Host, check_health, compile, logs};
 
 fn main() -> ExitCode {
     let (ended, failure) = match CommandLine::parse().command {
-        Command::Serve(flags) => (start(*flags), 2), // clap uses the same for a wrong flag
-        Command::CheckHealth(asked) => (asked.check().and_then(check_health::run).map(|()| ExitCode::SUCCESS), 1),
+        Command::Serve(flags) => (flags.check().map_err(Into::into).and_then(start), 2), // as clap for a wrong flag
+        Command::Compile(flags) => (compile::run(&flags.component, &flags.output), 2),
+        Command::CheckHealth(asked) => (asked.check().and_then(check_health::run), 1),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -18,8 +19,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn start(flags: Flags) -> anyhow::Result<ExitCode> {
-    let config = flags.check()?;
+fn start(config: Config) -> anyhow::Result<ExitCode> {
     logs::install(&config.log, config.log_format)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }

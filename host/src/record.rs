@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::header::{HeaderName, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
@@ -16,7 +16,7 @@ use crate::config::{AccessLog, Limits};
 use crate::error::Error;
 use crate::logs::{Pass, RateLimit};
 use crate::metrics::{Failure, Metrics};
-use crate::spans::{Span, Spans};
+use crate::spans::{Span, Spans, method_name};
 use crate::trace::Place;
 
 /// The header that names a request, on the way in and on every answer.
@@ -324,12 +324,6 @@ fn server_span<B>(spans: &Spans, request: &Request<B>, peer: &Peer, given: Optio
     span
 }
 
-/// The methods that the semantic conventions know; every other one is one value, since clients may invent them.
-fn method_name(method: &Method) -> Option<&'static str> {
-    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
-    KNOWN.into_iter().find(|known| method.as_str() == *known)
-}
-
 /// The client's id when it is sane (one value of at most 128 visible characters without quotes), else a new UUIDv7.
 fn request_id(headers: &HeaderMap) -> Arc<str> {
     let mut given = headers.get_all(REQUEST_ID).iter();
@@ -339,6 +333,15 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
     };
     match (given.next().and_then(|id| id.to_str().ok()).filter(sane), given.next()) {
         (Some(id), None) => Arc::from(id),
-        _ => Arc::from(Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()) as &str),
+        _ => Arc::from(new_id().hyphenated().encode_lower(&mut Uuid::encode_buffer()) as &str),
     }
+}
+
+/// A UUIDv7. Its random part need not be a secret, so it comes without a system call.
+fn new_id() -> Uuid {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let random = fastrand::u128(..).to_ne_bytes();
+    let mut bytes = [0; 10];
+    bytes.copy_from_slice(&random[..10]);
+    uuid::Builder::from_unix_timestamp_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), &bytes).into_uuid()
 }

@@ -161,9 +161,10 @@ impl Requests {
         let (mut head, incoming) = request.into_parts();
         let (body, report) = RequestBody::new(incoming, self.limits.max_body, self.limits.body_timeout)?;
         record.body = Some(report.clone());
-        let trace = GuestTrace::new(record.place, self.spans.clone());
+        let (mut trace, span) = GuestTrace::new(record.place, self.spans.clone());
         trace.hand_on(&mut head.headers, record.place_given);
-        let call = Call { request_id: record.request_id.clone(), trace, deadline: record.deadline, guard: in_flight };
+        let (request_id, deadline) = (record.request_id.clone(), record.deadline);
+        let call = Call { request_id, trace, span, deadline, guard: in_flight };
         let response = self.guest.handle(Request::from_parts(head, body), report, call).await?;
         check_response(&response, &self.limits)?;
         Ok(response.map(Answer::Stream))

@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::allowlist::Allowed;
+
 /// Everything that the host needs to know to start, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The component file.
-    pub component: PathBuf,
+    /// What is served, and what it may use.
+    pub guest: GuestSettings,
     /// Traffic address.
     pub listen: SocketAddr,
     /// Admin address.
     pub admin_listen: SocketAddr,
-    /// What the guest reads through `wasi:config/store`. May hold secrets: never logged.
-    pub guest_config: GuestConfig,
     /// Path of the host's health report on the traffic address, if any.
     pub health_path: Option<String>,
     /// The application's name in the health report.
@@ -66,8 +67,46 @@ pub struct Limits {
     pub max_response_header_size: usize,
     /// Streams of an HTTP/2 connection (`connection`).
     pub http2_max_streams: u32,
-    /// What one guest may use (`guest`).
-    pub guest: GuestLimits,
+}
+
+/// What is served, and what it may use.
+#[derive(Debug, Clone)]
+pub struct GuestSettings {
+    /// The component file.
+    pub component: PathBuf,
+    /// Whether it may be precompiled: machine code is run as it is.
+    pub allow_precompiled: bool,
+    /// What to compile when the precompiled file is of another host.
+    pub fallback: Option<PathBuf>,
+    /// What the guest reads through `wasi:config/store`. May hold secrets: never logged.
+    pub config: GuestConfig,
+    /// What it reads through `wasi:cli/environment`.
+    pub environment: Arc<[(String, String)]>,
+    /// What one guest may use.
+    pub limits: GuestLimits,
+    /// What it may call (`outbound`).
+    pub outbound: OutboundLimits,
+}
+
+/// What guests may call.
+#[derive(Debug, Clone)]
+pub struct OutboundLimits {
+    /// The servers; none by default.
+    pub allowed: Vec<Allowed>,
+    /// Networks that are not public, and that names of the list may lead to all the same.
+    pub networks: Vec<IpNet>,
+    /// Certificate authorities beside the machine's own, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Time for a connection: name, TCP and TLS.
+    pub connect_timeout: Duration,
+    /// Time from the request to the head of the answer, on a connection.
+    pub first_byte_timeout: Duration,
+    /// Time between two pieces of an answer.
+    pub between_bytes_timeout: Duration,
+    /// Calls under way, of all guests together.
+    pub max_in_flight: u32,
+    /// Calls under way, of one guest.
+    pub max_per_request: u32,
 }
 
 /// What one guest may use.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+use hyper::{HeaderMap, Method, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -28,6 +29,7 @@ use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracer, SdkTracerProvider,
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::allowlist;
 use crate::logs::{Pass, RateLimit};
 use crate::metrics::Metrics;
 use crate::tls;
@@ -219,43 +221,69 @@ impl Drop for Span {
     }
 }
 
-/// The part of a trace that belongs to one guest: its run, and what it calls.
-#[derive(Debug)]
+/// The part of a trace that belongs to one guest: what it is told, and what it calls.
+#[derive(Debug, Clone)]
 pub struct GuestTrace {
     /// Where the guest is, as it is told.
     pub place: Place,
-    run: Option<Span>,
+    state: Option<HeaderValue>,
     spans: Option<Arc<Spans>>,
 }
 
 impl GuestTrace {
-    /// A guest's run within a request. Without spans it is told of the request's own place.
-    pub fn new(request: Place, spans: Option<Arc<Spans>>) -> Self {
+    /// A guest within a request, and the span of its run. Without spans it is told of the request's own place.
+    pub fn new(request: Place, spans: Option<Arc<Spans>>) -> (Self, Option<Span>) {
         let run = spans.as_ref().map(|spans| spans.child(SpanKind::Internal, "guest", request));
-        Self { place: run.as_ref().map_or(request, Span::place), run, spans }
+        (Self { place: run.as_ref().map_or(request, Span::place), state: None, spans }, run)
     }
 
     /// Tells the guest, in the headers of its request. `given`: the client said where it is, so that nothing needs to be
     /// changed where the host adds no span.
-    pub fn hand_on(&self, headers: &mut HeaderMap, given: bool) {
-        match (&self.run, given) {
+    pub fn hand_on(&mut self, headers: &mut HeaderMap, given: bool) {
+        match (&self.spans, given) {
             (None, true) => {}
             (Some(_), true) => self.place.write(headers),
             (_, false) => self.place.begin(headers),
         }
+        self.state = headers.get(trace::TRACESTATE).cloned();
     }
 
-    /// The run failed.
-    pub fn fail(&mut self, reason: &'static str) {
-        if let Some(run) = &mut self.run {
-            run.fail(reason);
+    /// Tells a server that the guest calls, in the headers of that request. A guest that has said where it is knows
+    /// better; where spans are exported, the call is one. The query is left out of it.
+    pub fn call(&self, method: &Method, uri: &Uri, headers: &mut HeaderMap) -> Option<Span> {
+        let own = Place::of(headers).filter(|own| own.trace == self.place.trace);
+        let name = method_name(method);
+        let span = self.spans.as_ref().map(|spans| {
+            let mut span = spans.child(SpanKind::Client, name.unwrap_or("HTTP"), own.unwrap_or(self.place));
+            if span.is_recording() {
+                let host = uri.host().unwrap_or_default();
+                let port = allowlist::port(uri);
+                span.set("http.request.method", name.unwrap_or("_OTHER"));
+                span.set("server.address", host.to_owned());
+                span.set("server.port", i64::from(port));
+                let scheme = uri.scheme_str().unwrap_or_default();
+                span.set("url.full", format!("{scheme}://{host}:{port}{}", uri.path()));
+            }
+            span
+        });
+        match (&span, own) {
+            (Some(span), _) => span.place().write(headers),
+            (None, Some(_)) => return span,
+            (None, None) => self.place.write(headers),
         }
+        if let Some(state) = &self.state
+            && !headers.contains_key(trace::TRACESTATE)
+        {
+            headers.insert(trace::TRACESTATE, state.clone());
+        }
+        span
     }
+}
 
-    /// For what the guest calls.
-    pub fn spans(&self) -> Option<Arc<Spans>> {
-        self.spans.clone()
-    }
+/// The methods that the semantic conventions know; every other one is one value, since anybody may invent them.
+pub fn method_name(method: &Method) -> Option<&'static str> {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
+    KNOWN.into_iter().find(|known| method.as_str() == *known)
 }
 
 /// The exporter, whose spans are counted.

@@ -69,14 +69,21 @@ pub fn start(guests: u32, limits: &GuestLimits) -> anyhow::Result<(Engine, Alloc
                 guests,
                 "the address space has no room for a pool of guest memories: mapping each on demand, which is slower"
             );
-            let engine = Engine::new(&config(InstanceAllocationStrategy::OnDemand));
-            let engine = engine.map_err(anyhow::Error::from).context("start the Wasm engine")?;
-            (engine, Allocator::OnDemand)
+            (compiler()?, Allocator::OnDemand)
         }
     };
     let clock = engine.weak();
     thread::Builder::new().name("epoch".to_owned()).spawn(move || tick(&clock)).context("start the epoch thread")?;
     Ok((engine, allocator))
+}
+
+/// An engine that runs nothing: it compiles as the one of [`start`] does.
+///
+/// # Errors
+/// When the CPU or the operating system is not one that Wasmtime supports.
+pub fn compiler() -> anyhow::Result<Engine> {
+    let engine = Engine::new(&config(InstanceAllocationStrategy::OnDemand));
+    engine.map_err(anyhow::Error::from).context("start the Wasm engine")
 }
 
 /// Advances the epoch for as long as anybody holds the engine.

@@ -8,6 +8,7 @@
 
 mod engine;
 mod limits;
+mod precompiled;
 mod revision;
 mod stdio;
 mod store;
@@ -37,17 +38,26 @@ pub use revision::Revision;
 pub use store::OFFERED;
 
 use crate::body::{BodyReport, RequestBody, content_length};
-use crate::config::{GuestConfig, GuestLimits};
 use crate::error::Error;
 use crate::logs::RateLimit;
 use crate::metrics::{ComponentInfo, Metrics};
-use crate::spans::GuestTrace;
+use crate::outbound::Servers;
+use crate::settings::GuestSettings;
+use crate::spans::{GuestTrace, Span};
 use crate::trace::Place;
 use limits::Budget;
 use store::{Shared, State};
 
 /// How long an instantiation may take at start. Runtimes of scripting languages take a second; nothing honest takes this.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Compiles a component file for later, as this host would at its start.
+///
+/// # Errors
+/// One sentence that says what is wrong with the file.
+pub fn precompile(file: &Path) -> anyhow::Result<Vec<u8>> {
+    revision::precompile(&engine::compiler()?, file)
+}
 
 /// A loaded component, ready to be run.
 pub struct Guest {
@@ -65,6 +75,8 @@ pub struct Call<G> {
     pub request_id: Arc<str>,
     /// Its part of the trace.
     pub trace: GuestTrace,
+    /// Of the run, where it is traced.
+    pub span: Option<Span>,
     /// When everything must be over.
     pub deadline: Instant,
     /// Lives until the guest has ended, which may be after its response.
@@ -76,26 +88,29 @@ impl Guest {
     ///
     /// # Errors
     /// One sentence that says what is wrong with the file, or with the machine.
-    pub fn load(file: &Path, config: &GuestConfig, guests: u32, limits: GuestLimits) -> anyhow::Result<Self> {
+    pub fn load(settings: &GuestSettings, guests: u32) -> anyhow::Result<Self> {
+        let limits = settings.limits;
         let (engine, allocator) = engine::start(guests, &limits)?;
         let started = std::time::Instant::now();
-        let (revision, linked) = revision::load(&engine, file)?;
+        let (revision, linked) = revision::load(&engine, settings)?;
         tracing::info!(
             file = %revision.file.display(),
             digest = revision.digest,
             size = revision.size,
             world = revision.world,
             seconds = started.elapsed().as_secs_f64(),
-            "compiled the component"
+            "loaded the component"
         );
-        let config = Arc::new(config.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
+        let config = Arc::new(settings.config.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
         let metrics = Metrics::new(ComponentInfo {
             digest: revision.digest.clone(),
             name: revision.file.file_stem().map_or_else(String::new, |stem| stem.display().to_string()),
             world: revision.world.clone(),
         });
         let (budget, log_rate) = (Budget::new(limits.memory), Arc::new(RateLimit::new(limits.log_rate)));
-        let shared = Shared { config, limits, budget, log_rate, metrics };
+        let servers = Servers::new(settings.outbound.clone())?;
+        let environment = settings.environment.clone();
+        let shared = Shared { config, environment, limits, budget, log_rate, servers, metrics };
         Ok(Self { engine, allocator, linked, revision, shared })
     }
 
@@ -110,7 +125,7 @@ impl Guest {
     /// # Errors
     /// Why the component cannot be instantiated.
     pub async fn probe(&self) -> anyhow::Result<u64> {
-        let mut store = self.store(&Arc::from("start"), &GuestTrace::new(Place::random(), None));
+        let mut store = self.store(&Arc::from("start"), GuestTrace::new(Place::random(), None).0);
         let instance = timeout(PROBE_TIMEOUT, self.linked.instantiate_async(&mut store)).await;
         let cannot = || format!("{} links, but its instantiation fails", self.revision.file.display());
         instance
@@ -187,7 +202,7 @@ impl Guest {
         respond(response, run, report, head_only)
     }
 
-    fn store(&self, request_id: &Arc<str>, trace: &GuestTrace) -> wasmtime::Store<State> {
+    fn store(&self, request_id: &Arc<str>, trace: GuestTrace) -> wasmtime::Store<State> {
         store::new(&self.engine, &self.shared, request_id, trace)
     }
 
@@ -199,7 +214,7 @@ impl Guest {
     ) -> Run {
         let guest = self.clone();
         Run(Some(Box::pin(async move {
-            let mut store = guest.store(&call.request_id, &call.trace);
+            let mut store = guest.store(&call.request_id, call.trace);
             let mut busy = Busy { time: Duration::ZERO, metrics: guest.metrics() };
             let ended = {
                 let run = wasi02::run(&guest.linked, &mut store, request, head, guest.metrics());
@@ -208,10 +223,10 @@ impl Guest {
             };
             drop((store, busy));
             let ended = ended.unwrap_or(Err(Error::GuestDeadline));
-            if let Err(error) = &ended {
-                call.trace.fail(error.reason());
+            if let (Err(error), Some(span)) = (&ended, &mut call.span) {
+                span.fail(error.reason());
             }
-            drop((call.trace, call.guard));
+            drop((call.span, call.guard));
             ended
         })))
     }

@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
+use super::precompiled;
 use super::store::{self, OFFERED, State};
+use crate::settings::GuestSettings;
 
 /// What a component must export, without the version.
 const HANDLER: &str = "wasi:http/incoming-handler";
@@ -47,30 +48,104 @@ impl Revision {
     }
 }
 
-/// Reads, checks, compiles and links a component file.
+/// Reads, checks, compiles (if it is not yet) and links a component file.
 ///
 /// # Errors
 /// One sentence for each way in which the file can be wrong.
-pub fn load(engine: &Engine, file: &Path) -> anyhow::Result<(Revision, ProxyPre<State>)> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read the component {}", file.display()))?;
-    check_kind(&bytes).with_context(|| format!("{} is not a component", file.display()))?;
-    let component = Component::from_binary(engine, &bytes)
-        .map_err(anyhow::Error::from)
-        .with_context(|| format!("{} cannot be compiled", file.display()))?;
-
-    let kind = component.component_type();
-    let imports: Vec<String> = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
-    let exports: Vec<String> = kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
-    let world = handler_world(&exports).with_context(|| format!("{} cannot serve HTTP", file.display()))?;
-    check_imports(&imports).with_context(|| format!("{} asks for what the host does not offer", file.display()))?;
-
+pub fn load(engine: &Engine, settings: &GuestSettings) -> anyhow::Result<(Revision, ProxyPre<State>)> {
+    let file = settings.component.as_path();
+    let bytes = read(file)?;
+    let (component, digest, size) = if precompiled::is_sealed(&bytes) {
+        open(engine, settings, &bytes)?
+    } else {
+        (compile(engine, file, &bytes)?, precompiled::digest(&bytes), bytes.len())
+    };
+    let (world, imports) = check(engine, file, &component)?;
     let linked = store::linker(engine)
         .and_then(|linker| linker.instantiate_pre(&component))
         .and_then(ProxyPre::new)
         .map_err(anyhow::Error::from)
         .with_context(|| format!("{} was built against another definition of an interface", file.display()))?;
-    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((Revision { file: file.to_owned(), digest, size: bytes.len(), world, imports }, linked))
+    Ok((Revision { file: file.to_owned(), digest, size, world, imports }, linked))
+}
+
+/// Compiles a component file for later: what `taffrail compile` writes.
+///
+/// # Errors
+/// As [`load`].
+pub fn precompile(engine: &Engine, file: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = read(file)?;
+    let component = compile(engine, file, &bytes)?;
+    check(engine, file, &component)?;
+    Ok(precompiled::seal(&component.serialize()?, &bytes))
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("cannot read the component {}", file.display()))
+}
+
+#[cfg(feature = "compiler")]
+fn compile(engine: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
+    check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
+    let component = Component::from_binary(engine, bytes).map_err(anyhow::Error::from);
+    component.with_context(|| format!("{} cannot be compiled", file.display()))
+}
+
+#[cfg(not(feature = "compiler"))]
+fn compile(_: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
+    check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
+    bail!(
+        "{} must be compiled, and this build of the host has no compiler: run `taffrail compile` of a whole build, and \
+         serve what it writes with --allow-precompiled",
+        file.display()
+    )
+}
+
+/// Takes precompiled code, or compiles the fallback where that is of another version.
+fn open(engine: &Engine, settings: &GuestSettings, bytes: &[u8]) -> anyhow::Result<(Component, String, usize)> {
+    let file = settings.component.display();
+    if !settings.allow_precompiled {
+        bail!("{file} is precompiled; --allow-precompiled serves it, if you trust who made it as you trust the host");
+    }
+    let found = precompiled::open(bytes).with_context(|| format!("{file} cannot be served"))?;
+    #[allow(
+        unsafe_code,
+        reason = "the operator trusts the file by --allow-precompiled; the seal finds what is damaged"
+    )]
+    let loaded = unsafe { Component::deserialize(engine, found.code) };
+    let error = match loaded {
+        Ok(component) => return Ok((component, found.digest, found.size)),
+        Err(error) => anyhow::Error::from(error),
+    };
+    let made_by = &found.made_by;
+    let Some(fallback) = &settings.fallback else {
+        return Err(error.context(format!(
+            "{file} was compiled by another host ({made_by}; this is {}), for another CPU or with other settings: run \
+             `taffrail compile` of this host again, or name its component as --fallback",
+            env!("CARGO_PKG_VERSION")
+        )));
+    };
+    let component = read(fallback)?;
+    if precompiled::digest(&component) != found.digest {
+        bail!("{} (--fallback) is not the component that {file} was made from", fallback.display());
+    }
+    tracing::warn!(
+        made_by,
+        error = format!("{error:#}"),
+        fallback = %fallback.display(),
+        "the precompiled component is of another host: compiling the fallback"
+    );
+    Ok((compile(engine, fallback, &component)?, found.digest, found.size))
+}
+
+/// The world that a component is served as, and what it imports.
+fn check(engine: &Engine, file: &Path, component: &Component) -> anyhow::Result<(String, Vec<String>)> {
+    let kind = component.component_type();
+    let imports: Vec<String> = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
+    let exports: Vec<String> = kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let world = handler_world(&exports).with_context(|| format!("{} cannot serve HTTP", file.display()))?;
+    check_imports(&imports).with_context(|| format!("{} asks for what the host does not offer", file.display()))?;
+    Ok((world, imports))
 }
 
 /// Tells a component from everything else that a file may hold, by its first eight bytes.
@@ -85,7 +160,7 @@ fn check_kind(bytes: &[u8]) -> anyhow::Result<()> {
         }
         [b'\0', b'a', b's', b'm', ..] => bail!("it is damaged or cut off: its Wasm version is unknown"),
         [0x7f, b'E', b'L', b'F', ..] => {
-            bail!("it is a native or precompiled (ELF) file; name the .wasm file that it was made from")
+            bail!("it is a native or precompiled (ELF) file that `taffrail compile` did not write; name the .wasm file")
         }
         [] => bail!("the file is empty"),
         _ => bail!("it is not Wasm at all; name a .wasm file that was built for wasm32-wasip2"),

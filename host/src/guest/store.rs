@@ -13,8 +13,9 @@ use super::stdio::GuestOutput;
 use crate::config::GuestLimits;
 use crate::logs::RateLimit;
 use crate::metrics::Metrics;
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, Servers};
 use crate::spans::GuestTrace;
+use crate::trace::TraceId;
 
 const WASI_0_2: &str = "0.2.x";
 const WASI_CONFIG: &str = "0.2.0-rc.1"; // a draft: no other version is compatible
@@ -59,14 +60,18 @@ pub struct Shared {
     pub config: Arc<WasiConfigVariables>,
     pub limits: GuestLimits,
     pub budget: Arc<Budget>,
+    pub environment: Arc<[(String, String)]>,
     pub log_rate: Arc<RateLimit>,
+    pub servers: Option<Arc<Servers>>,
     pub metrics: Arc<Metrics>,
 }
 
-/// The data of one store. No directory is preopened, the environment is empty, and every socket is refused.
+/// The data of one store. No directory is preopened, the environment is what `--env` says, and every socket is refused.
 pub struct State {
     table: ResourceTable,
-    wasi: WasiCtx,
+    /// Made when the guest first asks for something of it, which most requests never do.
+    wasi: Option<WasiCtx>,
+    machine: Machine,
     http: WasiHttpCtx,
     outbound: Outbound,
     config: Arc<WasiConfigVariables>,
@@ -75,7 +80,7 @@ pub struct State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| self.machine.wasi()), table: &mut self.table }
     }
 }
 
@@ -92,22 +97,50 @@ impl State {
     }
 }
 
+/// What a guest sees of the machine.
+struct Machine {
+    request_id: Arc<str>,
+    trace_id: TraceId,
+    log_rate: Arc<RateLimit>,
+    environment: Arc<[(String, String)]>,
+}
+
+impl Machine {
+    fn wasi(&self) -> WasiCtx {
+        let stream = |name| GuestOutput::new(name, self.request_id.clone(), self.trace_id, self.log_rate.clone());
+        WasiCtx::builder()
+            .stdout(stream("stdout"))
+            .stderr(stream("stderr"))
+            .envs(&self.environment)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build()
+    }
+}
+
 /// A store for one request.
-pub fn new(engine: &Engine, shared: &Shared, request_id: &Arc<str>, trace: &GuestTrace) -> Store<State> {
+pub fn new(engine: &Engine, shared: &Shared, request_id: &Arc<str>, trace: GuestTrace) -> Store<State> {
     let limits = &shared.limits;
-    let output = |stream| GuestOutput::new(stream, request_id.clone(), trace.place.trace, shared.log_rate.clone());
-    let wasi = WasiCtx::builder()
-        .stdout(output("stdout"))
-        .stderr(output("stderr"))
-        .allow_tcp(false)
-        .allow_udp(false)
-        .allow_ip_name_lookup(false)
-        .build();
+    let machine = Machine {
+        request_id: request_id.clone(),
+        trace_id: trace.place.trace,
+        log_rate: shared.log_rate.clone(),
+        environment: shared.environment.clone(),
+    };
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.handles);
     let limiter = Limiter::new(*limits, shared.budget.clone(), shared.metrics.clone());
-    let outbound = Outbound::new(shared.metrics.clone());
-    let state = State { table, wasi, http: WasiHttpCtx::new(), outbound, config: shared.config.clone(), limiter };
+    let outbound = Outbound::new(shared.servers.clone(), shared.metrics.clone(), trace);
+    let state = State {
+        table,
+        wasi: None,
+        machine,
+        http: WasiHttpCtx::new(),
+        outbound,
+        config: shared.config.clone(),
+        limiter,
+    };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_max_component_handles(limits.handles);

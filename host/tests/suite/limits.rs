@@ -266,13 +266,8 @@ async fn a_table_may_grow_so_far() {
 /// In a group of 64 MiB all guests together get less than one guest alone may have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_guests_together_may_have_so_much_and_no_more() {
-    let mut guest = taffrail::guest::Guest::load(
-        &component("hog"),
-        &taffrail::config::GuestConfig::default(),
-        8,
-        TestHost::serving("hog").config().expect("a configuration").limits.guest,
-    )
-    .expect("a guest");
+    let settings = TestHost::serving("hog").config().expect("a configuration").guest;
+    let mut guest = taffrail::guest::Guest::load(&settings, 8).expect("a guest");
     guest.probe().await.expect("one instance");
     guest.set_memory(0);
     let error = guest.probe().await.expect_err("no memory is left");

@@ -6,6 +6,8 @@ mod health;
 mod hostile;
 mod limits;
 mod metrics;
+mod outbound;
+mod precompiled;
 mod process;
 mod protocol;
 mod routes;

@@ -91,6 +91,7 @@ fn opentelemetry_and_tls_are_known_where_they_are_used_alone() {
 fn the_arrows_never_turn_back() {
     let leaves = [
         "activity",
+        "allowlist",
         "body",
         "capacity",
         "config",

@@ -21,6 +21,12 @@ async fn nothing_of_the_machine_is_behind_the_interfaces() {
 }
 
 #[tokio::test]
+async fn the_environment_is_what_the_operator_says() {
+    let host = TestHost::serving("sandbox").with("--env", "A=1").with("--env", "B=two=2").start().await;
+    assert!(get(host.addr, "/").await.text().starts_with("environment: 2\n"));
+}
+
+#[tokio::test]
 async fn the_state_of_one_request_is_never_visible_to_the_next() {
     let host = TestHost::serving("state").start().await;
     for protocol in BOTH {

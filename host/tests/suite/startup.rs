@@ -30,7 +30,7 @@ fn each_wrong_file_gets_one_sentence_that_says_what_to_do() {
         (b"\0asm\x0c\0\x01\0", "a component of an unknown binary version"),
         (b"\0asm", "it is damaged or cut off"),
         (b"\0asm\x0d\0\x01\0\xff", "cannot be compiled"),
-        (b"\x7fELF....", "native or precompiled"),
+        (b"\x7fELF....", "native or precompiled (ELF) file that `taffrail compile` did not write"),
         (&no_handler.unwrap(), "it exports my:own/thing; it must export wasi:http/incoming-handler@0.2.x"),
         (&wat::parse_str("(component)").unwrap(), "it exports nothing"),
     ];

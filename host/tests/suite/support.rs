@@ -83,6 +83,11 @@ impl Setup {
         self
     }
 
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.arguments.push(flag.to_owned());
+        self
+    }
+
     pub fn config(&self) -> Result<Config, config::Faults> {
         let arguments = std::iter::once("taffrail").chain(self.arguments.iter().map(String::as_str));
         match CommandLine::try_parse_from(arguments).expect("flags that exist").command {

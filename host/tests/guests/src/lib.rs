@@ -18,6 +18,7 @@ pub mod bindings {
 }
 
 pub use bindings::exports::wasi::http::incoming_handler::Guest;
+pub use bindings::wasi::http::outgoing_handler;
 pub use bindings::wasi::http::types::*;
 pub use bindings::wasi::io::streams::{InputStream, OutputStream, StreamError};
 
