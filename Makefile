@@ -9,10 +9,11 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host run test chart-test soak fuzz slow-clients lint fmt clean
+.PHONY: help setup build component host run test chart-test soak fuzz slow-clients lint lint-workflows security coverage \
+	release-dry-run fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing of the toolchain (instant when nothing is)
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 through https://rustup.rs" >&2; exit 1; }
@@ -42,9 +43,14 @@ test: setup ## Run every test
 	cargo test --locked --package hello
 	cargo test --locked --package taffrail
 	$(MAKE) --no-print-directory chart-test
+	.ci/release-test
 
-chart-test: ## Test the chart: lint, schemas, policies, refusals, golden renders
-	helm/tests/run
+MENACE := target/$(WASM)/release/examples/menace.wasm
+chart-test: component ## Test the chart: schemas, policies, refusals, renders, its queries against a real Prometheus
+	cargo test --locked --package taffrail --no-run # the tests' own binary: nothing is built twice
+	cargo build --locked --release --package guests --example menace --target $(WASM)
+	TAFFRAIL_BINARY=$(CURDIR)/target/debug/taffrail TAFFRAIL_COMPONENT=$(CURDIR)/$(HELLO) \
+	TAFFRAIL_BAD_COMPONENT=$(CURDIR)/$(MENACE) helm/tests/run
 
 SOAK_SECONDS ?= 300
 soak: host component ## At length, optimised: a soak, 20 drains under load, a pod of 128 MiB (SOAK_SECONDS=300)
@@ -66,6 +72,18 @@ lint: setup ## Check format and lints; a warning is an error
 	cargo fmt --all --check
 	cargo clippy --locked --package taffrail --package hello --all-targets -- --deny warnings
 	cargo clippy --locked --package hello --package guests --lib --examples --target $(WASM) -- --deny warnings
+
+lint-workflows: ## Check workflows, scripts and Dockerfile, without GitHub
+	.ci/lint-workflows
+
+security: ## Check licences and sources of the crates, search for secrets
+	.ci/security
+
+coverage: setup ## Count the lines that the tests reach; below the floor it fails
+	.ci/coverage
+
+release-dry-run: ## Show the next version, its notes and what it changes in production; changes nothing
+	.ci/release dry-run
 
 fmt: setup ## Format the sources
 	cargo fmt --all

@@ -7,6 +7,8 @@ BASE = {"auth": {"tokens": [TOKEN]}}
 INGRESS = {"ingress": {"enabled": True}}
 ROUTE = {"httpRoute": {"enabled": True}}
 ROLLOUT = {"rollout": {"enabled": True, "trafficRouting": "gateway"}, **ROUTE}
+MONITOR = {"serviceMonitor": {"enabled": True}}
+ANALYSIS = {**MONITOR, **ROLLOUT, "rollout": {**ROLLOUT["rollout"], "analysis": {"enabled": True, "prometheus": "http://prometheus.example.com:9090"}}}
 VOLUME = {"component": {"source": "imageVolume", "volume": {"repository": "registry.example.com/hello-component", "digest": DIGEST}}}
 
 VERSIONS = ["1.33", "1.35", "1.37"]
@@ -42,6 +44,16 @@ FEATURES = {
             "rollout by gateway, autoscaler": {**ROLLOUT, "autoscaling": {"enabled": True}},
             "monitor": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
             "rollout, monitor": {**ROLLOUT, "serviceMonitor": {"enabled": True}},
+            "analysis": ANALYSIS,
+            "analysis by pods, every value": {**MONITOR, "replicas": 4, "rollout": {"enabled": True, "steps": [25, 50], "pause": "10m",
+                "analysis": {"enabled": True, "prometheus": "https://prometheus.example.com/base", "window": "10m", "interval": "30s",
+                    "count": 1, "failureLimit": 0, "minRequests": 1000000, "successRatio": 0.999, "p99Ratio": 2, "p99FloorSeconds": 0.1,
+                    "forbiddenDifference": 0.02, "saturationRatio": 1}}},
+            "rules and dashboard": {**MONITOR, "prometheusRule": {"enabled": True}, "grafanaDashboard": {"enabled": True}},
+            "rules and dashboard, every value": {**MONITOR, "grafanaDashboard": {"enabled": True, "labels": {"grafana": "yes"}},
+                "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "guestFailureRatio": 0.1,
+                    "hostFailureRatio": 0.001, "p99Seconds": 0.25, "saturationRatio": 0.5}},
+            "autoscaler on saturation": {**MONITOR, "autoscaling": {"enabled": True, "saturation": 60}},
             "network peers": {"networkPolicy": {"trafficFrom": [{"namespaceSelector": {}}],
                 "egress": [{"to": [{"podSelector": {}}], "ports": [{"port": 5432, "protocol": "TCP"}]}]}},
             "bare": {"networkPolicy": {"enabled": False}, "podDisruptionBudget": {"enabled": False}, "tests": {"enabled": False},
@@ -85,6 +97,13 @@ REFUSED = {
     "routing without rollout": ({"rollout": {"trafficRouting": "nginx"}}, "rollout.trafficRouting nginx does nothing without a Rollout: set rollout.enabled."),
     "gateway without route": ({"rollout": ROLLOUT["rollout"]}, "rollout.trafficRouting gateway has no HTTPRoute to weigh: set httpRoute.enabled."),
     "nginx without ingress": ({"rollout": {"enabled": True, "trafficRouting": "nginx"}}, "rollout.trafficRouting nginx has no Ingress to follow: set ingress.enabled."),
+    "analysis without Prometheus": ({**ANALYSIS, "rollout": {**ROLLOUT["rollout"], "analysis": {"enabled": True}}}, "rollout.analysis has nobody to ask: set rollout.analysis.prometheus to the address of Prometheus, such as http://prometheus-operated.monitoring.svc:9090."),
+    "analysis without rollout": ({**MONITOR, "rollout": {"analysis": ANALYSIS["rollout"]["analysis"]}}, "rollout.analysis has no canary to judge: set rollout.enabled."),
+    "analysis without metrics": ({**ROLLOUT, "rollout": ANALYSIS["rollout"]}, "No metrics are collected for rollout.analysis: set serviceMonitor.enabled."),
+    "rules without metrics": ({"prometheusRule": {"enabled": True}}, "No metrics are collected for prometheusRule: set serviceMonitor.enabled."),
+    "dashboard without metrics": ({"grafanaDashboard": {"enabled": True}}, "No metrics are collected for grafanaDashboard: set serviceMonitor.enabled."),
+    "saturation without metrics": ({"autoscaling": {"enabled": True, "saturation": 60}}, "No metrics are collected for autoscaling.saturation: set serviceMonitor.enabled."),
+    "saturation without autoscaler": ({**MONITOR, "autoscaling": {"saturation": 60}}, "autoscaling.saturation does nothing alone: set autoscaling.enabled."),
     "steps finer than pods": ({"rollout": {"enabled": True}, "replicas": 10}, "rollout.steps go in steps of 5 %, which is less than one of 10 pods, and without traffic routing a share is a number of pods: have 20 pods or more, take coarser steps, or set rollout.trafficRouting."),
     "steps finer than the fewest pods": ({"rollout": {"enabled": True, "steps": [30, 60]}, "autoscaling": {"enabled": True, "minReplicas": 3}}, "rollout.steps go in steps of 30 %, which is less than one of 3 pods, and without traffic routing a share is a number of pods: have 4 pods or more, take coarser steps, or set rollout.trafficRouting."),
     "steps that fall": ({**ROLLOUT, "rollout": {**ROLLOUT["rollout"], "steps": [25, 5]}}, "rollout.steps do not rise: list each share once, the smallest first."),
@@ -111,6 +130,12 @@ REFUSED = {
     "no step": ({"rollout": {"steps": []}}, "at '/rollout/steps': minItems: got 0, want 1"),
     "unknown routing": ({"rollout": {"trafficRouting": "istio"}}, "at '/rollout/trafficRouting': value must be one of 'none', 'gateway', 'nginx'"),
     "pause without unit": ({"rollout": {"pause": "300"}}, "at '/rollout/pause': '300' does not match pattern"),
+    "Prometheus without scheme": ({"rollout": {"analysis": {"prometheus": "prometheus:9090"}}}, "at '/rollout/analysis/prometheus': 'prometheus:9090' does not match pattern"),
+    "ratio in percent": ({"rollout": {"analysis": {"successRatio": 99}}}, "at '/rollout/analysis/successRatio': maximum: got 99, want 1"),
+    "faster than stable": ({"rollout": {"analysis": {"p99Ratio": 0.5}}}, "at '/rollout/analysis/p99Ratio': minimum: got 0.5, want 1"),
+    "nothing measured": ({"rollout": {"analysis": {"count": 0}}}, "at '/rollout/analysis/count': minimum: got 0, want 1"),
+    "saturation as ratio": ({"autoscaling": {"saturation": 0.6}}, "at '/autoscaling/saturation': got number, want null or integer"),
+    "alert on no failure at all": ({"prometheusRule": {"guestFailureRatio": 0}}, "at '/prometheusRule/guestFailureRatio': exclusiveMinimum: got 0, want 0"),
     "budget by minimum": ({"podDisruptionBudget": {"minAvailable": 2}}, "at '/podDisruptionBudget': additional properties 'minAvailable' not allowed"),
     "path without slash": ({"traffic": {"paths": ["app"]}}, "at '/traffic/paths/0': 'app' does not match pattern"),
 }

@@ -6,6 +6,7 @@ import re
 
 import yaml
 
+import watching
 from cases import BASE, FEATURES, NEXT_TOKEN, TOKEN
 
 
@@ -82,8 +83,8 @@ def the_controller_takes_the_rollout(renders, **_):
         yield name, None if spec["progressDeadlineAbort"] and spec["rollbackWindow"]["revisions"] == 3 else "does not go back"
         services = [one(documents, "Service", canary[role]) for role in ("stableService", "canaryService")]
         yield name, None if all(services) else "a Service is missing"
-        steps = [next(iter(step)) for step in canary["steps"]]
-        yield name, None if steps == ["setWeight", "pause"] * (len(steps) // 2) else f"steps {steps}"
+        steps, judged = [next(iter(step)) for step in canary["steps"]], "analysis" in canary
+        yield name, None if steps == ["setWeight", "analysis" if judged else "pause"] * (len(steps) // 2) else f"steps {steps}"
         if backend := canary.get("trafficRouting", {}).get("nginx"):
             rule = one(documents, "Ingress", backend["stableIngress"])["spec"]["rules"][0]["http"]["paths"][0]
             yield name, None if rule["backend"]["service"]["name"] == canary["stableService"] else "the Ingress misses stable"
@@ -179,6 +180,7 @@ def argo_cd_may_deploy_what_the_chart_renders(renders, helm, **_):
     group = lambda document: document["apiVersion"].rpartition("/")[0]
     kinds = {(group(document), document["kind"]) for documents in renders.values() for document in documents}
     kinds -= {("", "Pod")}  # the pods of helm test, which Argo CD leaves out
+    kinds |= {("", "Pod"), ("apps", "ReplicaSet"), ("argoproj.io", "AnalysisRun")}  # shown below what made them
     yield "every kind and no other", ", ".join(map(str, sorted(kinds ^ allowed)))
     for environment in ("dev", "staging", "production"):
         application = yaml.safe_load((folder / f"{environment}.yaml").read_text())["spec"]
@@ -197,16 +199,19 @@ def argo_cd_may_deploy_what_the_chart_renders(renders, helm, **_):
 
 
 def notes_fit_what_was_installed(notes, **_):
-    for name in ("defaults", "ingress, issuer", "rollout by gateway", "bare"):
+    for name in ("defaults", "ingress, issuer", "rollout by gateway", "analysis", "bare"):
         run = notes(FEATURES[name][0])
         yield name, run.stderr if run.returncode else None
         rollout = "kubectl argo rollouts" in run.stdout
-        yield name, None if rollout == (name == "rollout by gateway") else "the notes speak of another kind"
+        yield name, None if rollout == (name in ("rollout by gateway", "analysis")) else "the notes speak of another kind"
+        judged = "kubectl get analysisruns" in run.stdout
+        yield name, None if judged == (name == "analysis") else "the notes speak of an analysis"
 
 
 def the_lines_of_production_are_all_there(renders, **_):
     kinds = [document["kind"] for document in renders["production"]]
-    wanted = ["Rollout", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "HTTPRoute"]
+    wanted = ["Rollout", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "HTTPRoute", "ServiceMonitor", "PrometheusRule",
+              "AnalysisTemplate", "ConfigMap"]
     yield "kinds", ", ".join(kind for kind in wanted if kind not in kinds)
     for name in ("hello", "hello-stable", "hello-canary"):
         yield name, None if one(renders["production"], "Service", name) else "is missing"
@@ -217,7 +222,7 @@ PROMISES = [
     autoscaler_owns_the_number_of_pods, the_controller_takes_the_rollout, no_update_takes_a_pod_away_and_no_drain_is_blocked,
     routes_write_out_their_defaults, no_pod_of_a_test_is_served_to_clients, tokens_are_named_by_their_content,
     a_scrape_tells_canary_from_stable, the_network_denies_what_is_not_named, no_token_comes_with_the_chart, argo_cd_may_deploy_what_the_chart_renders,
-    notes_fit_what_was_installed, the_lines_of_production_are_all_there,
+    notes_fit_what_was_installed, the_lines_of_production_are_all_there, *watching.PROMISES,
 ]
 
 

@@ -9,7 +9,7 @@ BEGIN = "<!-- values: written by helm/tests/run --update from the comments of va
 END = "<!-- end of values -->\n"
 
 # These are passed on as a whole; the names below them are the user's.
-WHOLE = {"resources.requests", "resources.limits", "networkPolicy.metricsFrom"}
+WHOLE = {"resources.requests", "resources.limits", "networkPolicy.metricsFrom", "grafanaDashboard.labels"}
 
 
 def comments(text):

@@ -96,3 +96,14 @@ name: {{ include "hello.fullname" . }}
 {{- define "hello.frontService" -}}
 {{ include "hello.fullname" . }}{{ if include "hello.splitsTraffic" . }}-stable{{ end }}
 {{- end }}
+
+{{/* An analysis by the template for `purpose`, of the canary's pods and the stable ones. */}}
+{{- define "hello.analysis" -}}
+templates:
+  - templateName: {{ include "hello.fullname" .with }}-{{ .purpose }}
+args:
+  - name: canary-hash
+    valueFrom: { podTemplateHashValue: Latest }
+  - name: stable-hash
+    valueFrom: { podTemplateHashValue: Stable }
+{{- end }}

@@ -1,0 +1,169 @@
+"""What the chart promises about watching: analysis, rules, dashboard. Promises as in promises.py."""
+
+import json
+import math
+import re
+
+import promql
+from cases import FEATURES, MONITOR
+
+
+def named(documents, kind, name):
+    return next((document for document in promql.of_kind(documents, kind) if document["metadata"]["name"] == name), None)
+
+
+def a_canary_is_judged_at_every_step_and_in_between(renders, **_):
+    hashes = [{"name": f"{name}-hash", "valueFrom": {"podTemplateHashValue": value}}
+              for name, value in (("canary", "Latest"), ("stable", "Stable"))]
+    for name, documents in renders.items():
+        for rollout in promql.of_kind(documents, "Rollout"):
+            canary = rollout["spec"]["strategy"]["canary"]
+            kinds = [next(iter(step)) for step in canary["steps"]]
+            judged = bool(promql.of_kind(documents, "AnalysisTemplate"))
+            expected = ["setWeight", "analysis" if judged else "pause"] * (len(kinds) // 2)
+            yield name, None if kinds == expected and ("analysis" in canary) == judged else f"steps {kinds}"
+            if not judged:
+                continue
+            used = {"step": [step["analysis"] for step in canary["steps"] if "analysis" in step], "background": [canary["analysis"]]}
+            yield name, None if canary["analysis"]["startingStep"] == 1 else "begins before there is a canary"
+            for purpose, analyses in used.items():
+                templates = [{"templateName": f"hello-{purpose}"}]
+                sound = all(analysis["templates"] == templates and analysis["args"] == hashes for analysis in analyses)
+                template = named(documents, "AnalysisTemplate", f"hello-{purpose}")
+                arguments = template and [argument["name"] for argument in template["spec"]["args"]]
+                yield name, None if sound and arguments == ["canary-hash", "stable-hash"] else f"{purpose}: {analyses}"
+    weights = [step["setWeight"] for step in promql.of_kind(renders["production"], "Rollout")[0]["spec"]["strategy"]["canary"]["steps"][::2]]
+    yield "production", None if weights == [5, 25, 50] else f"weights {weights}"
+    yield "production", None if promql.of_kind(renders["production"], "AnalysisTemplate") else "nothing is judged"
+
+
+def without_data_a_canary_waits(renders, **_):
+    for name, documents in renders.items():
+        for template, metric in promql.metrics_of_analysis(documents):
+            subject = f"{name}, {template}, {metric['name']}"
+            good, bad = (promql.CONDITION.fullmatch(metric[f"{kind}Condition"]) for kind in ("success", "failure"))
+            opposite = good and bad and good[2] == bad[2] and (good[1], bad[1]) in ((">=", "<"), ("<=", ">"))
+            yield subject, None if opposite else "the conditions are no opposites, or not guarded"
+            unknown = [promql.phase(metric, result) for result in ([], [math.nan])] if opposite else None
+            yield subject, None if unknown == ["Inconclusive"] * 2 else f"no data is {unknown}"
+            query = metric["provider"]["prometheus"]["query"]
+            yield subject, None if query.rstrip().endswith("or vector(NaN)") else "has no answer without data"
+            enough = len(re.findall(r'^and sum\(increase\(taffrail_http_requests_total\{.*>= \d+$', query, re.MULTILINE))
+            needed = {"success-ratio": 1, "p99-against-stable": 2, "forbidden-against-stable": 2, "saturation": 0}[metric["name"]]
+            yield subject, None if enough == needed else "judges by too few requests"
+            if template == "hello-step":
+                yield subject, None if metric["inconclusiveLimit"] * 2 < metric["count"] else "passes without data"
+            else:
+                yield subject, None if "count" not in metric and metric["inconclusiveLimit"] > 1000 else "ends before the canary"
+
+
+def canary_and_stable_are_told_apart(renders, **_):
+    for name, documents in renders.items():
+        monitors = promql.of_kind(documents, "ServiceMonitor")
+        for template, metric in promql.metrics_of_analysis(documents):
+            _, labels = promql.names(metric["provider"]["prometheus"]["query"])
+            [relabeled] = [rule["targetLabel"] for rule in monitors[0]["spec"]["endpoints"][0]["relabelings"]]
+            hashes = {value for label, _, value in labels if label == relabeled}
+            expected = {"{{args.canary-hash}}"} | ({"{{args.stable-hash}}"} if "against-stable" in metric["name"] else set())
+            yield f"{name}, {template}, {metric['name']}", None if hashes == expected else f"asks for {hashes}"
+
+
+def queries_ask_for_what_the_host_has(renders, root, **_):
+    source = (root / "host/src/metrics.rs").read_text().split("#[cfg(test)]")[0]
+    known = set(re.findall(r'"([a-z][a-z_]+)"', source))
+    sets = re.findall(r"EncodeLabelSet\)\]\n(?:pub )?struct \w+ \{(.*?)\n\}", source, re.DOTALL)
+    labels = set(re.findall(r"^ +(?:pub )?(\w+):", "\n".join(sets), re.MULTILINE))
+    labels |= set(re.findall(r'sub_registry_with_label\(\("(\w+)"', source))
+    reasons = {"ok", *re.findall(r'=> "((?:client|guest|host)_\w+)"', (root / "host/src/error.rs").read_text())}
+    read = {"taffrail_http_requests_total": "http_requests" in known, "label code": "code" in labels, "label component": "component" in labels,
+            "reason": "guest_trapped" in reasons}
+    yield "the sources are read", ", ".join(name for name, found in read.items() if not found)
+    for name, documents in renders.items():
+        recorded = {rule["record"] for rule in promql.rules(documents) if "record" in rule}
+        relabeled = {rule["targetLabel"] for monitor in promql.of_kind(documents, "ServiceMonitor")
+                     for rule in monitor["spec"]["endpoints"][0]["relabelings"]}
+        scope = [{("namespace", "=", "hello"), ("service", "=", "hello-metrics")},
+                 {("namespace", "=", "$namespace"), ("service", "=", "${release}-metrics")}]
+        for subject, query in promql.all_queries(documents):
+            used, matched = promql.names(query)
+            bases = {metric: re.sub(r"_(total|bucket|count|sum)$", "", metric.removeprefix("taffrail_")) for metric in used}
+            unknown = {metric for metric, base in bases.items() if not (
+                metric in recorded | {"up"} or base in known and metric.startswith(("taffrail_", "process_")))}
+            unknown |= {label for label, _, _ in matched} - labels - relabeled - promql.LABELS_OF_PROMETHEUS
+            unknown |= {value for label, sign, value in matched if label == "reason" and not any(re.fullmatch(value, reason) for reason in reasons)}
+            yield f"{name}, {subject}", ", ".join(sorted(unknown))
+            yield f"{name}, {subject}", None if used and any(pods <= matched for pods in scope) else "is about other releases too"
+
+
+def every_alert_says_what_to_do(renders, **_):
+    for name, documents in renders.items():
+        alerts = [rule for rule in promql.rules(documents) if "alert" in rule]
+        yield name, None if len({rule["alert"] for rule in alerts}) == len(alerts) else "two have the same name"
+        for rule in alerts:
+            said = rule["annotations"]
+            sound = said["summary"] and said["runbook"].endswith(".") and rule["labels"]["severity"] in ("critical", "warning")
+            yield f"{name}, {rule['alert']}", None if sound else f"{rule}"
+            named_labels = set(re.findall(r"\$labels\.(\w+)", str(said)))
+            kept = {"pod"} if "by (" not in rule["expr"] else set()
+            yield f"{name}, {rule['alert']}", None if named_labels <= kept else f"speaks of {named_labels}, which it has not"
+    changed = FEATURES["rules and dashboard, every value"][0]["prometheusRule"]
+    text = " ".join(rule["expr"] for rule in promql.rules(renders["rules and dashboard, every value"]))
+    for limit in ("guestFailureRatio", "hostFailureRatio", "p99Seconds", "saturationRatio"):
+        yield limit, None if f"> {changed[limit]}\n" in text else "changes nothing"
+
+
+def every_limit_of_the_analysis_counts(renders, **_):
+    given = FEATURES["analysis by pods, every value"][0]["rollout"]
+    metrics = [metric for template, metric in promql.metrics_of_analysis(renders["analysis by pods, every value"]) if template == "hello-step"]
+    limits = {metric["name"]: promql.CONDITION.fullmatch(metric["successCondition"])[2] for metric in metrics}
+    keys = {"success-ratio": "successRatio", "p99-against-stable": "p99Ratio", "forbidden-against-stable": "forbiddenDifference",
+            "saturation": "saturationRatio"}
+    for metric in metrics:
+        values, subject = given["analysis"], metric["name"]
+        yield subject, None if float(limits[subject]) == values[keys[subject]] else f"limit {limits[subject]}"
+        pace = (metric["initialDelay"], metric["interval"], metric["count"], metric["failureLimit"])
+        yield subject, None if pace == (given["pause"], values["interval"], values["count"], values["failureLimit"]) else f"pace {pace}"
+        query, address = metric["provider"]["prometheus"]["query"], metric["provider"]["prometheus"]["address"]
+        windows = set(re.findall(r"\[(\w+)\]\)", query))
+        yield subject, None if windows == {values["window"]} and address == values["prometheus"] else f"{windows} at {address}"
+        wanted = {"saturation": [], "p99-against-stable": [", 0.1)", ">= 1000000"]}.get(subject, [">= 1000000"])
+        yield subject, ", ".join(text for text in wanted if text not in query)
+
+
+def the_dashboard_is_whole(renders, render, **_):
+    [board] = promql.dashboards(renders["rules and dashboard"])
+    variables = [variable["name"] for variable in board["templating"]["list"]]
+    yield "variables", None if variables == ["datasource", "namespace", "release"] else f"{variables}"
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(board))) - {"__rate_interval"}
+    yield "variables used", ", ".join(used - set(variables))
+    places, ids = set(), set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        places.add((at["x"], at["y"]))
+        ids.add(panel["id"])
+        sound = at["x"] + at["w"] <= 24 and panel["datasource"]["uid"] == "${datasource}" and panel["targets"]
+        yield panel["title"], None if sound and panel["fieldConfig"]["defaults"]["unit"] else f"{panel}"
+    count = len(board["panels"])
+    yield "places and ids", None if len(places) == len(ids) == count >= 10 else "two panels are one"
+    for name, label in (("rules and dashboard", ("grafana_dashboard", "1")), ("rules and dashboard, every value", ("grafana", "yes"))):
+        holder = named(renders[name], "ConfigMap", "hello-dashboard")
+        yield name, None if label in holder["metadata"]["labels"].items() else "the sidecar does not find it"
+    other = {**MONITOR, "grafanaDashboard": {"enabled": True}, "fullnameOverride": "other"}
+    [second] = promql.dashboards(render(other))
+    yield "another release", None if second["uid"] != board["uid"] and len(board["uid"]) <= 40 else "has the same uid"
+
+
+def the_autoscaler_knows_saturation(renders, **_):
+    for name in ("autoscaler", "autoscaler on saturation"):
+        [scaler] = promql.of_kind(renders[name], "HorizontalPodAutoscaler")
+        pods = [metric["pods"] for metric in scaler["spec"]["metrics"] if metric["type"] == "Pods"]
+        share = {"metric": {"name": "taffrail_saturation_ratio"}, "target": {"type": "AverageValue", "averageValue": "600m"}}
+        kinds = [metric["type"] for metric in scaler["spec"]["metrics"]]
+        yield name, None if kinds[0] == "Resource" and pods == ([share] if "saturation" in name else []) else f"{kinds}"
+
+
+PROMISES = [
+    a_canary_is_judged_at_every_step_and_in_between, without_data_a_canary_waits, canary_and_stable_are_told_apart,
+    queries_ask_for_what_the_host_has, every_alert_says_what_to_do, every_limit_of_the_analysis_counts, the_dashboard_is_whole,
+    the_autoscaler_knows_saturation,
+]
