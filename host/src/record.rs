@@ -97,6 +97,8 @@ pub struct Record {
     pub request_id: Arc<str>,
     /// Where it is in its trace.
     pub place: Place,
+    /// Whether it is for the host itself: then it says nothing of the component, and is not counted.
+    pub is_probe: bool,
     /// Whether the client said where it is, so that its own headers can be passed on as they are.
     pub place_given: bool,
     /// The other end of the connection.
@@ -145,6 +147,7 @@ impl Record {
             request_id: request_id(request.headers()),
             place,
             place_given: given.is_some(),
+            is_probe: false,
             client: peer.address.ip(),
             peer,
             method: request.method().clone(),
@@ -177,7 +180,9 @@ impl Record {
     /// The head of its response is ready.
     pub fn answered(&mut self, status: StatusCode) {
         let after = self.started.elapsed();
-        self.metrics.first_byte(after);
+        if !self.is_probe {
+            self.metrics.first_byte(after);
+        }
         self.first_byte = Some(after);
         self.status = status.as_u16();
     }
@@ -230,7 +235,9 @@ impl Drop for Record {
         let reason = self.failure.as_ref().map_or("ok", |(reason, _)| *reason);
         self.end_span(reason);
         let detail = self.failure.as_ref().map(|(_, detail)| detail.as_str());
-        self.metrics.request_ended(self.status, reason, whole);
+        if !self.is_probe {
+            self.metrics.request_ended(self.status, reason, whole);
+        }
         self.log(reason, detail, whole);
         if reason != "ok" {
             self.metrics.failed(Failure {

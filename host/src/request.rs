@@ -143,6 +143,7 @@ impl Requests {
             && request.uri().path() == health.path
             && matches!(*request.method(), Method::GET | Method::HEAD)
         {
+            record.is_probe = true;
             return Ok(health.response(&self.lifecycle).map(Answer::Whole));
         }
         let origin = forwarded::origin(record.peer.address, request.headers(), &self.trusted_proxies);

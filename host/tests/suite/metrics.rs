@@ -24,6 +24,7 @@ async fn requests_are_counted_by_status_reason_and_component() {
         }
     }
     raw(host.addr, b"GET / HTTP/1.1\r\n\r\n").await;
+    get(host.addr, "/health").await; // the host's own: it says nothing of the component, and is not counted
     let text = scrape(&host).await;
     let version = get(host.admin, "/version").await.json();
     let digest = version["component"]["digest"].as_str().expect("a digest").trim_start_matches("sha256:").to_owned();

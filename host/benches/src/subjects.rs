@@ -1,0 +1,142 @@
+//! Who is measured.
+
+/// Requests that an instance serves where instances are reused: the default of `wasmtime serve` for WASI 0.3.
+const REUSE: &str = "128";
+
+/// What a subject is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// hyper in this very binary.
+    Native,
+    Taffrail,
+    Wasmtime,
+    Flask,
+}
+
+/// The version of WASI that the served component is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wasi {
+    V02,
+    V03,
+}
+
+/// What is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    Hello,
+    /// Sends request bodies back.
+    Echo,
+}
+
+/// How a component is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Wasm,
+    Precompiled,
+}
+
+/// One who is measured.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Its name on the command line and in the JSON.
+    pub id: &'static str,
+    /// Its name in the tables.
+    pub title: &'static str,
+    pub program: Program,
+    pub wasi: Wasi,
+    pub form: Form,
+    pub flags: Vec<&'static str>,
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Subject {
+    /// A subject that serves a .wasm file for WASI 0.2, with the defaults of its program.
+    pub fn new(id: &'static str, title: &'static str, program: Program) -> Self {
+        Self { id, title, program, wasi: Wasi::V02, form: Form::Wasm, flags: Vec::new(), environment: Vec::new() }
+    }
+
+    fn flags(mut self, flags: &[&'static str]) -> Self {
+        self.flags = flags.to_vec();
+        self
+    }
+
+    fn on(mut self, wasi: Wasi) -> Self {
+        self.wasi = wasi;
+        self
+    }
+
+    fn precompiled(mut self) -> Self {
+        self.form = Form::Precompiled;
+        self.flags = vec!["--allow-precompiled"];
+        self
+    }
+}
+
+/// Everyone, native first: the ratios are to the first one.
+pub fn all() -> Vec<Subject> {
+    use Program::{Flask, Native, Taffrail, Wasmtime};
+    vec![
+        Subject::new("native", "native hyper", Native),
+        Subject::new("taffrail", "taffrail 0.2, fresh", Taffrail),
+        Subject::new("taffrail-reuse", "taffrail 0.2, reuse", Taffrail).flags(&["--instance-reuse", REUSE]),
+        // --instance-concurrency comes with 0.3 and stands for it here.
+        Subject::new("taffrail-03", "taffrail 0.3, fresh", Taffrail).on(Wasi::V03).flags(&[
+            "--instance-reuse",
+            "1",
+            "--instance-concurrency",
+            "1",
+        ]),
+        Subject::new("taffrail-03-reuse", "taffrail 0.3, reuse", Taffrail).on(Wasi::V03).flags(&[
+            "--instance-reuse",
+            REUSE,
+            "--instance-concurrency",
+            "16",
+        ]),
+        Subject::new("wasmtime", "wasmtime serve 0.2, default", Wasmtime),
+        Subject::new("wasmtime-reuse", "wasmtime serve 0.2, reuse", Wasmtime)
+            .flags(&["--max-instance-reuse-count", REUSE]),
+        Subject::new("wasmtime-03", "wasmtime serve 0.3, default", Wasmtime).on(Wasi::V03), // reuses: 128 × 16
+        Subject::new("flask", "Flask + gunicorn", Flask),
+    ]
+}
+
+/// Those whose start is measured.
+pub fn starters() -> Vec<Subject> {
+    use Program::{Flask, Native, Taffrail, Wasmtime};
+    vec![
+        Subject::new("native", "native hyper", Native),
+        Subject::new("taffrail", "taffrail, .wasm", Taffrail),
+        Subject::new("taffrail-precompiled", "taffrail, precompiled", Taffrail).precompiled(),
+        Subject::new("wasmtime", "wasmtime serve, .wasm", Wasmtime),
+        Subject::new("wasmtime-precompiled", "wasmtime serve, precompiled", Wasmtime).precompiled(),
+        Subject::new("flask", "Flask + gunicorn", Flask),
+    ]
+}
+
+/// Taffrail as it ships against Taffrail with its telemetry and deadline off. Nothing of it can be switched off so far;
+/// when it can, the flags are named here.
+pub fn telemetry() -> Vec<Subject> {
+    vec![
+        Subject::new("all-off", "taffrail, all off", Program::Taffrail).flags(&["--telemetry", "off"]),
+        Subject::new("as-shipped", "taffrail, metrics and deadline on", Program::Taffrail),
+    ]
+}
+
+/// How the variables of the trace exporter begin.
+pub const OTLP: &str = "OTEL_EXPORTER_OTLP_";
+
+/// Taffrail without a trace collector, with one that is not there, and with one that never answers.
+pub fn collectors(closed: &str, silent: &str) -> Vec<Subject> {
+    let to = |address: &str| vec![("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))];
+    vec![
+        Subject::new("no-collector", "no collector", Program::Taffrail),
+        Subject {
+            environment: to(closed),
+            ..Subject::new("closed-collector", "collector: closed port", Program::Taffrail)
+        },
+        Subject {
+            environment: to(silent),
+            ..Subject::new("silent-collector", "collector: accepts, never answers", Program::Taffrail)
+        },
+    ]
+}
