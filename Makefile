@@ -9,8 +9,8 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host run test chart-test soak fuzz slow-clients lint lint-workflows security coverage \
-	release-dry-run fmt clean
+.PHONY: help setup build component host run test chart-test soak fuzz slow-clients image image-test push lint lint-workflows \
+	security coverage release-dry-run fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,15 @@ fuzz: setup ## Fuzz what parses, each target for FUZZ_SECONDS=20
 slow-clients: setup component ## slowhttptest's three modes against the real binary (needs slowhttptest)
 	cargo test --locked --package taffrail --no-run # the tests' own binary: nothing is built twice
 	host/tests/slow-clients
+
+image: ## Build the image IMAGE:TAG with docker, podman or buildah (TARGET=component: the component alone)
+	.ci/image
+
+push: ## Build the image and push it to its registry
+	.ci/image push
+
+image-test: ## Build the image twice with local stand-ins for its bases, compare, run it, read its SBOM (needs buildah)
+	.ci/image-test
 
 lint: setup ## Check format and lints; a warning is an error
 	cargo fmt --all --check
