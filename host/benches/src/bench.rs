@@ -200,7 +200,7 @@ fn report(places: &Places, settings: &Settings, arguments: &Arguments) -> anyhow
         ("Start: exec to first 200", table::start(&starts)),
         ("What telemetry and deadline cost", table::throughput(&telemetry)),
         ("Sizes", machine::size_table(&sizes)),
-        ("Goals", goals::table(&all)),
+        ("Goals", goals::table(&all, machine::busy(&all))),
     ] {
         text.push_str(&format!("\n### {title}\n\n{table}"));
     }

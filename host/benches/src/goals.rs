@@ -37,7 +37,7 @@ const GOALS: [Goal; 13] = [
 ];
 
 /// Every goal beside what was measured; none of them is left out.
-pub fn table(all: &[&Results]) -> String {
+pub fn table(all: &[&Results], in_doubt: bool) -> String {
     let mut rows = vec![["goal", "aim", "measured", ""].map(str::to_owned).to_vec()];
     for goal in &GOALS {
         let measured = all.iter().find_map(|results| measured(results, goal)).map(|spread| spread.median);
@@ -46,6 +46,7 @@ pub fn table(all: &[&Results]) -> String {
             AtMost(most) => (format!("≤ {}", number(most)), measured.map(|value| value <= most)),
         };
         let said = match met {
+            Some(_) if in_doubt => "in doubt: the machine was busy",
             Some(true) => "met",
             Some(false) => "NOT MET",
             None => "not measured",

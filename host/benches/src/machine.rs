@@ -36,15 +36,23 @@ pub fn describe(places: &Places) -> Value {
     })
 }
 
+/// What other processes took of the machine, in per cent.
+fn others(all: &[&Results]) -> Option<Spread> {
+    let rounds = all.iter().flat_map(|results| &results.0).flat_map(|cell| cell.rounds.iter().flatten());
+    Spread::of(rounds.filter_map(|figures| figures.get("others_cpu_percent").copied()))
+}
+
+/// Whether they took so much that the numbers are in doubt.
+pub fn busy(all: &[&Results]) -> bool {
+    others(all).is_some_and(|share| share.median > QUIET)
+}
+
 /// Who else was there: one line, a warning when it was too much.
 pub fn company(all: &[&Results]) -> String {
-    let shares = all.iter().flat_map(|results| &results.0).flat_map(|cell| cell.rounds.iter().flatten());
-    let Some(share) = Spread::of(shares.filter_map(|figures| figures.get("others_cpu_percent").copied())) else {
-        return String::new();
-    };
+    let Some(share) = others(all) else { return String::new() };
     let (median, max) = (number(share.median), number(share.max));
     let said = format!("Other processes took {median} % of the machine (at most {max} %) while it was measured.\n");
-    if share.median > QUIET {
+    if busy(all) {
         return format!("\nWARNING: {said}The numbers are in doubt: repeat when the machine is quiet.\n");
     }
     said

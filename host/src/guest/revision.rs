@@ -87,8 +87,14 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 #[cfg(feature = "compiler")]
 fn compile(engine: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
     check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
-    let component = Component::from_binary(engine, bytes).map_err(anyhow::Error::from);
-    component.with_context(|| format!("{} cannot be compiled", file.display()))
+    Component::from_binary(engine, bytes).map_err(|error| {
+        let error = anyhow::Error::from(error);
+        let what = match format!("{error:#}").contains("pooling allocator") {
+            true => "starts with more than an instance may have: raise --guest-memory or --guest-table-elements",
+            false => "cannot be compiled",
+        };
+        error.context(format!("{} {what}", file.display()))
+    })
 }
 
 #[cfg(not(feature = "compiler"))]
@@ -163,19 +169,37 @@ fn check_kind(bytes: &[u8]) -> anyhow::Result<()> {
             bail!("it is a native or precompiled (ELF) file that `taffrail compile` did not write; name the .wasm file")
         }
         [] => bail!("the file is empty"),
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [b'P', b'K', 3, 4, ..] => {
+            bail!("it is compressed (gzip, zstd or zip): unpack it, and name the .wasm file inside")
+        }
+        [b'(', ..] => bail!("it is Wasm in text form: turn it into binary with `wasm-tools parse`"),
+        [b'<', ..] => bail!("it is a web page or XML, as a failed download leaves it: fetch the .wasm file again"),
+        [b'{', ..] => bail!("it is JSON, perhaps an image's manifest: name the .wasm file that it speaks of"),
         _ => bail!("it is not Wasm at all; name a .wasm file that was built for wasm32-wasip2"),
     }
 }
 
 /// The world for the handler among the exports: `wasi:http/proxy@0.2.x`.
 fn handler_world(exports: &[String]) -> anyhow::Result<String> {
-    let handler = exports.iter().find_map(|export| export.strip_prefix(HANDLER)?.strip_prefix('@'));
-    match handler {
-        Some(version) if version.starts_with("0.2.") => Ok(format!("wasi:http/proxy@{version}")),
+    let version = |interface: &str| exports.iter().find_map(|export| export.strip_prefix(interface)?.strip_prefix('@'));
+    match version(HANDLER) {
+        Some(version) if is_0_2(version) => return Ok(format!("wasi:http/proxy@{version}")),
         Some(version) => bail!("it exports {HANDLER}@{version}; the host serves 0.2.x: rebuild it against that"),
         None if exports.is_empty() => bail!("it exports nothing; it must export {HANDLER}@0.2.x"),
-        None => bail!("it exports {}; it must export {HANDLER}@0.2.x", exports.join(", ")),
+        None => {}
     }
+    if let Some(version) = version("wasi:http/handler") {
+        bail!("it is a service of WASI {version}; the host serves {HANDLER}@0.2.x: build it for wasm32-wasip2");
+    }
+    if version("wasi:cli/run").is_some() {
+        bail!("it is a command, which is run once: build a library (crate-type cdylib) that exports {HANDLER}@0.2.x");
+    }
+    bail!("it exports {}; it must export {HANDLER}@0.2.x", exports.join(", "))
+}
+
+/// A release of WASI 0.2; its candidates are not compatible.
+fn is_0_2(version: &str) -> bool {
+    version.starts_with("0.2.") && !version.contains('-')
 }
 
 /// Names every import that the host does not offer: the nearest one that it does, or the version that it has.

@@ -23,6 +23,13 @@ fn each_wrong_file_gets_one_sentence_that_says_what_to_do() {
     let no_handler = wat::parse_str(
         r#"(component (component $c) (instance $i (instantiate $c)) (export "my:own/thing" (instance $i)))"#,
     );
+    let exporting = |interface: &str| {
+        let text = format!(
+            r#"(component (component $c) (instance $i (instantiate $c)) (export "{interface}" (instance $i)))"#
+        );
+        wat::parse_str(text).expect("a component")
+    };
+    let hello = std::fs::read(component("hello")).expect("a component");
     let cases: &[(&[u8], &str)] = &[
         (b"", "the file is empty"),
         (b"#!/bin/sh", "it is not Wasm at all"),
@@ -33,6 +40,20 @@ fn each_wrong_file_gets_one_sentence_that_says_what_to_do() {
         (b"\x7fELF....", "native or precompiled (ELF) file that `taffrail compile` did not write"),
         (&no_handler.unwrap(), "it exports my:own/thing; it must export wasi:http/incoming-handler@0.2.x"),
         (&wat::parse_str("(component)").unwrap(), "it exports nothing"),
+        (b"\x1f\x8b\x08", "it is compressed (gzip, zstd or zip): unpack it"),
+        (b"\x28\xb5\x2f\xfd", "it is compressed"),
+        (b"PK\x03\x04", "it is compressed"),
+        (b"(component)", "it is Wasm in text form: turn it into binary with `wasm-tools parse`"),
+        (b"<!doctype html>", "as a failed download leaves it: fetch the .wasm file again"),
+        (br#"{"schemaVersion":2}"#, "perhaps an image's manifest"),
+        (&exporting("wasi:cli/run@0.2.0"), "it is a command, which is run once: build a library"),
+        (&exporting("wasi:http/handler@0.3.0"), "it is a service of WASI 0.3.0; the host serves"),
+        (
+            &exporting("wasi:http/incoming-handler@0.2.0-rc-2024-01-16"),
+            "the host serves 0.2.x: rebuild it against that",
+        ),
+        (&exporting("wasi:http/incoming-handler@0.1.0"), "the host serves 0.2.x: rebuild it against that"),
+        (&hello[..hello.len() / 2], "cannot be compiled"),
     ];
     for (bytes, sentence) in cases {
         let file = wasm_file(bytes);
@@ -64,6 +85,14 @@ fn an_import_that_is_not_offered_is_named_with_the_nearest_one() {
     let of_another_type = wat_component(r#"(import "wasi:cli/exit@0.2.0" (instance (export "leave" (func))))"#);
     let message = refusal(of_another_type.path());
     assert!(message.contains("another definition of an interface") && message.contains("wasi:cli/exit"), "{message}");
+}
+
+/// What it starts with is more than an instance may have: the start says which flag to raise.
+#[test]
+fn a_component_that_starts_with_too_much_memory_is_not_served() {
+    let file = wat_component("(core module $large (memory 4096)) (core instance (instantiate $large))");
+    let message = refusal_of_many_lines(file.path());
+    assert!(message.contains("--guest-memory"), "{message}");
 }
 
 #[test]
