@@ -17,11 +17,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = manifest_dir.ancestors().find(|dir| dir.join("Cargo.lock").is_file());
     let root = root.ok_or("no Cargo.lock above this crate: build inside the workspace")?;
 
-    println!("cargo::rerun-if-changed=build.rs");
     if env::var("CARGO_CFG_TARGET_FAMILY")? == "wasm" && env::var("CARGO_PKG_NAME")? == "hello" {
         println!("cargo::rustc-link-arg-cdylib=-zstack-size={STACK}");
     }
-    for watched in ["Cargo.lock", "wit"] {
+    for watched in ["Cargo.lock", "wit", "component/build.rs"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let crates = crate_folders(root)?;
