@@ -210,6 +210,11 @@ fn check_imports(imports: &[String]) -> anyhow::Result<()> {
 
 fn import_fault(import: &str) -> Option<String> {
     let (interface, version) = import.split_once('@').unwrap_or((import, ""));
+    if interface == HANDLER {
+        return Some(format!(
+            "it imports {import}, so it is middleware: compose it with the component behind it (`wac plug`)"
+        ));
+    }
     let similarity = |offered: &str| strsim::jaro_winkler(interface, offered);
     let (nearest, versions) = OFFERED.iter().max_by(|(a, _), (b, _)| similarity(a).total_cmp(&similarity(b)))?;
     if *nearest != interface {

@@ -1,5 +1,6 @@
 //! The suite: one binary, one file per promise. Real sockets, real components, port 0; order comes from handshakes.
 
+mod composition;
 mod drain;
 mod failures;
 mod health;

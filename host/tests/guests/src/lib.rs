@@ -8,6 +8,7 @@ pub mod bindings {
             world guest {
                 include wasi:http/proxy@0.2.12;
                 import wasi:config/store@0.2.0-rc.1;
+                import wasi:http/incoming-handler@0.2.12;
             }
         ",
         path: "../../../wit",
@@ -18,8 +19,8 @@ pub mod bindings {
 }
 
 pub use bindings::exports::wasi::http::incoming_handler::Guest;
-pub use bindings::wasi::http::outgoing_handler;
 pub use bindings::wasi::http::types::*;
+pub use bindings::wasi::http::{incoming_handler, outgoing_handler};
 pub use bindings::wasi::io::streams::{InputStream, OutputStream, StreamError};
 
 /// Makes a function the handler of this component.
