@@ -1,21 +1,23 @@
 # Component → host → an empty root with both, the component alone in the last layer. Built by .ci/image, which adds fixed times
 # and the labels, on a machine of the platform that it is for.
 #
-# The Rust of rust-toolchain.toml. Its version is in FROM itself, because Dependabot does not follow an ARG.
-FROM docker.io/library/rust:1.95.0-alpine3.23@sha256:606fd313a0f49743ee2a7bd49a0914bab7deedb12791f3a846a34a4711db7ed2 AS rust
+# The Rust of rust-toolchain.toml, with a C compiler for musl. In FROM itself, because Dependabot does not follow an ARG.
+FROM docker.io/library/rust:1.95.0-alpine3.23@sha256:606fd313a0f49743ee2a7bd49a0914bab7deedb12791f3a846a34a4711db7ed2 AS toolchain
 RUN rustup target add wasm32-wasip2 && cargo install cargo-auditable --locked --version 0.7.7
 WORKDIR /src
 
 # The workspace with empty sources, because Cargo wants every member: so the host's build depends on no source of the
 # component, nor the component's on the host's. The tests' guests lose their list of sources.
-FROM rust AS crates
+FROM toolchain AS crates
 COPY Cargo.toml Cargo.lock ./
 COPY component/Cargo.toml component/
 COPY host/Cargo.toml host/
 COPY host/tests/guests/Cargo.toml host/tests/guests/
+COPY host/benches/Cargo.toml host/benches/
 RUN sed -i '/^\[\[example/,$d' host/tests/guests/Cargo.toml && \
-    mkdir component/src host/src host/tests/guests/src && \
-    for file in component/build.rs component/src/lib.rs host/src/lib.rs host/src/main.rs host/tests/guests/src/lib.rs; do \
+    mkdir component/src host/src host/tests/guests/src host/benches/src && \
+    for file in component/build.rs component/src/lib.rs host/src/lib.rs host/src/main.rs host/tests/guests/src/lib.rs \
+        host/benches/src/bench.rs; do \
       echo 'fn main() {}' > "$file"; done && \
     cargo fetch --locked
 ENV CARGO_NET_OFFLINE=true

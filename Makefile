@@ -9,7 +9,7 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host run test chart-test soak fuzz slow-clients image image-test push lint lint-workflows \
+.PHONY: help setup build component host run test chart-test soak fuzz slow-clients bench bench-guard image image-test push lint lint-workflows \
 	security coverage release-dry-run fmt clean
 
 help: ## List the targets
@@ -68,6 +68,15 @@ slow-clients: setup component ## slowhttptest's three modes against the real bin
 	cargo test --locked --package taffrail --no-run # the tests' own binary: nothing is built twice
 	host/tests/slow-clients
 
+bench: host component ## Everything side by side, in half an hour; QUICK=1: three minutes (BENCH_ARGS=--help)
+	cargo build --locked --release --package guests --example echo --target $(WASM)
+	host/benches/install target/bench
+	cargo run --locked --release --package bench -- $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+FLOOR ?= 0.15
+bench-guard: host component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR
+	cargo run --locked --release --package bench -- --guard --floor $(FLOOR)
+
 image: ## Build the image IMAGE:TAG with docker, podman or buildah (TARGET=component: the component alone)
 	.ci/image
 
@@ -79,7 +88,7 @@ image-test: ## Build the image twice with local stand-ins for its bases, compare
 
 lint: setup ## Check format and lints; a warning is an error
 	cargo fmt --all --check
-	cargo clippy --locked --package taffrail --package hello --all-targets -- --deny warnings
+	cargo clippy --locked --package taffrail --package hello --package bench --all-targets -- --deny warnings
 	cargo clippy --locked --package hello --package guests --lib --examples --target $(WASM) -- --deny warnings
 
 lint-workflows: ## Check workflows, scripts and Dockerfile, without GitHub

@@ -1,6 +1,6 @@
 //! The measure of all others: hyper without a sandbox. It gives the hello component's own answers, because it calls the
-//! same code, and runs as the host does: tokio's default runtime, no delay, HTTP/1.1 and HTTP/2 on one port. It has none
-//! of the host's limits, metrics and request ids.
+//! same code, and runs as the host does: tokio's default runtime, the same allocator, no delay, HTTP/1.1 and HTTP/2 on one
+//! port. It has none of the host's limits, metrics and request ids.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,6 +16,10 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
+
+/// The host's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Serves until the process is ended.
 ///
