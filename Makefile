@@ -42,6 +42,7 @@ run: build ## Build both and serve the hello component with the demo token
 test: setup ## Run every test
 	cargo test --locked --package hello
 	cargo test --locked --package taffrail
+	cargo test --locked --package bench
 	$(MAKE) --no-print-directory chart-test
 	.ci/release-test
 
@@ -73,7 +74,7 @@ bench: host component ## Everything side by side, in half an hour; QUICK=1: thre
 	host/benches/install target/bench
 	cargo run --locked --release --package bench -- $(if $(QUICK),--quick) $(BENCH_ARGS)
 
-FLOOR ?= 0.15
+FLOOR ?= 0.25
 bench-guard: host component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR
 	cargo run --locked --release --package bench -- --guard --floor $(FLOOR)
 

@@ -19,7 +19,7 @@ use std::future::poll_fn;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -161,7 +161,7 @@ impl Guest {
         report: BodyReport,
         call: Call<G>,
     ) -> Result<Response<GuestBody>, Error> {
-        let head_only = request.method() == Method::HEAD;
+        let (head_only, deadline) = (request.method() == Method::HEAD, call.deadline);
         let (sender, mut receiver) = oneshot::channel();
         let mut run = self.start(request, sender, call);
         let mut unset = false; // the guest dropped its response-outparam
@@ -199,7 +199,7 @@ impl Guest {
             }
         };
         let response = head.map_err(|code| Error::GuestError(format!("{code:?}")))?;
-        respond(response, run, report, head_only)
+        respond(response, run, report, head_only, deadline).await
     }
 
     fn store(&self, request_id: &Arc<str>, trace: GuestTrace) -> wasmtime::Store<State> {
@@ -314,11 +314,12 @@ enum Frames {
 
 /// Puts head, body and the rest of the guest together. A guest that has ended has written everything: if that is not a
 /// whole response, the client can still be told.
-fn respond(
+async fn respond(
     response: Response<HyperOutgoingBody>,
     run: Run,
     report: BodyReport,
     head_only: bool,
+    deadline: Instant,
 ) -> Result<Response<GuestBody>, Error> {
     let (mut head, live) = response.into_parts();
     let bodiless = head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -330,11 +331,16 @@ fn respond(
     let frames = if bodiless || live.is_end_stream() { Frames::Written(VecDeque::new()) } else { Frames::Live(live) };
     let mut body = GuestBody { frames, promised, run, report };
     if ended {
+        // All of it is there, but its channel may say for a moment that it is not: tokio gives each task so much to do in
+        // a turn, and no more. So this waits, as for anything else.
         let mut written = VecDeque::new();
-        let mut context = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(frame)) = body.poll_guest(&mut context) {
-            written.push_back(frame?);
-        }
+        let rest = async {
+            while let Some(frame) = poll_fn(|context| body.poll_guest(context)).await {
+                written.push_back(frame?);
+            }
+            Ok(())
+        };
+        timeout_at(deadline, rest).await.unwrap_or(Err(Error::GuestDeadline))?;
         body.promised = promised;
         body.frames = Frames::Written(written);
     } else if body.is_end_stream() {
