@@ -166,7 +166,7 @@ def load(pods):
     pods["failing"].ask("/", times=75)
     pods["failing"].ask("/trap", times=75)
     pods["slow"].ask_at_once("/sleep", times=150, together=50)
-    pods["unwell"].ask("/health", times=150)
+    pods["unwell"].ask("/unwell", times=150)
     pods["quiet"].ask("/", times=1)
 
 
@@ -278,7 +278,7 @@ def ask_everything(report, documents, tools):
             "refusing": started(Pod(binary, hello, "--config", f"auth-tokens={OTHER_TOKEN}")),
             "failing": started(Pod(binary, menace, "--max-in-flight", FULL, "--deadline", "1h")),
             "slow": started(Pod(binary, menace, "--deadline", "500ms")),
-            "unwell": started(Pod(binary, hello, "--drain-delay", "10m")),
+            "unwell": started(Pod(binary, menace)),
             "quiet": started(Pod(binary, menace)),
         }
         for _ in range(SLEEPERS):
@@ -295,9 +295,7 @@ def ask_everything(report, documents, tools):
         for name in ("stable", "good", "refusing"):
             for token in (TOKEN, None, TOO_LONG):
                 pods[name].ask("/app", token)
-        pods["unwell"].child.terminate()
-        until(lambda: pods["unwell"].ask("/health") == 503, "the health report of a host that drains")
-        paths = {"failing": ["/", "/trap"], "slow": ["/", "/sleep"], "quiet": ["/", "/trap"], "unwell": ["/ping"]}
+        paths = {"failing": ["/", "/trap"], "slow": ["/", "/sleep"], "quiet": ["/", "/trap"], "unwell": ["/", "/unwell"]}
         for name, path in ((name, path) for name in paths for path in paths[name]):
             pods[name].ask(path)
         until(seen, "Prometheus has seen the first requests")

@@ -20,6 +20,7 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
             recurse(&[0; 64]);
         }
         "/trap" => panic!("trapped"),
+        "/unwell" => reply(out, 503, "unwell, in its own words"),
         "/silent" => drop(out),
         "/exit" => std::process::exit(3),
         "/flood" => {
