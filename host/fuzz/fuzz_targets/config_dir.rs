@@ -5,6 +5,9 @@ use clap::Parser;
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code, reason = "the host uses more of it")]
+#[path = "../../src/allowlist.rs"]
+mod allowlist;
+#[allow(dead_code, reason = "the host uses more of it")]
 #[path = "../../src/config.rs"]
 mod config;
 #[allow(dead_code, reason = "the host uses more of it")]
@@ -21,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     let config::Command::Serve(flags) = config::CommandLine::parse_from(arguments).command else { return };
     match (std::str::from_utf8(data), flags.check()) {
         (Ok(text), Ok(checked)) => {
-            let value = &checked.guest_config.0["key"];
+            let value = &checked.guest.config.0["key"];
             let removed = text.strip_prefix(value.as_str()).expect("the start of the file");
             assert!(["", "\n", "\r\n"].contains(&removed));
         }

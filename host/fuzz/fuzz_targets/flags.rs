@@ -5,6 +5,9 @@ use clap::Parser;
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code, reason = "the host uses more of it")]
+#[path = "../../src/allowlist.rs"]
+mod allowlist;
+#[allow(dead_code, reason = "the host uses more of it")]
 #[path = "../../src/config.rs"]
 mod config;
 #[allow(dead_code, reason = "the host uses more of it")]
