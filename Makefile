@@ -78,6 +78,9 @@ FLOOR ?= 0.25
 bench-guard: host component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR
 	cargo run --locked --release --package bench -- --guard --floor $(FLOOR)
 
+IMAGE ?= localhost/taffrail
+TAG ?= dev
+export IMAGE TAG
 image: ## Build the image IMAGE:TAG with docker, podman or buildah (TARGET=component: the component alone)
 	.ci/image
 
