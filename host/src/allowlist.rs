@@ -1,6 +1,5 @@
 //! Which servers a component may call, and which addresses are nobody's business to name by accident.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hyper::Uri;
@@ -67,16 +66,6 @@ impl Allowed {
             _ => false,
         };
         host && uri.scheme() == Some(&self.scheme) && port(uri) == self.port
-    }
-}
-
-impl fmt::Display for Allowed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Name(name) => write!(f, "{}://{name}:{}", self.scheme, self.port),
-            Host::Under(suffix) => write!(f, "{}://*{suffix}:{}", self.scheme, self.port),
-            Host::Address(address) => write!(f, "{}://{address}:{}", self.scheme, self.port),
-        }
     }
 }
 

@@ -304,7 +304,7 @@ impl Flags {
         let log_format = faults.read("--log-format", &self.log_format, log_format);
         let guest_limits = self.guest_limits(&mut faults);
         let outbound = self.outbound(&mut faults);
-        let environment = pairs("--env", "KEY=VALUE", &self.env, &mut faults).into_iter().collect();
+        let environment = pairs("--env", &self.env, &mut faults).into_iter().collect();
         let guest_config = self.guest_config(&mut faults);
         if listen.is_some() && listen == admin_listen && listen.is_some_and(|address| address.port() != 0) {
             faults.add("--admin-listen", "is the traffic address too; give it a port of its own");
@@ -414,7 +414,7 @@ impl Flags {
     }
 
     fn guest_config(&self, faults: &mut Faults) -> GuestConfig {
-        let mut values = pairs("--config", "KEY=VALUE", &self.config, faults);
+        let mut values = pairs("--config", &self.config, faults);
         if let Some(dir) = &self.config_dir {
             match read_config_dir(dir) {
                 Ok(files) => values.extend(files),
@@ -426,7 +426,7 @@ impl Flags {
 }
 
 /// Names with their values.
-fn pairs(flag: &str, shape: &str, texts: &[String], faults: &mut Faults) -> BTreeMap<String, String> {
+fn pairs(flag: &str, texts: &[String], faults: &mut Faults) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     for text in texts {
         // The value is not repeated in the fault: it may be a secret.
@@ -434,7 +434,7 @@ fn pairs(flag: &str, shape: &str, texts: &[String], faults: &mut Faults) -> BTre
             Some((name, value)) if !name.is_empty() => {
                 values.insert(name.to_owned(), value.to_owned());
             }
-            _ => faults.add(flag, &format!("a value has no key; write {shape}")),
+            _ => faults.add(flag, "a value has no key; write KEY=VALUE"),
         }
     }
     values
