@@ -17,6 +17,7 @@ import kubernetes_validate
 import kubernetes_validate.utils
 import yaml
 
+import operator_pages
 import promises
 import promql
 import queries
@@ -321,6 +322,13 @@ def check_queries():
     queries.check(report, rendered("renders for the queries", "production", values, environment="production"), TOOLS)
 
 
+def check_operator_pages(renders):
+    """Both kinds of workload are in the stand-in, so that a page may speak of either."""
+    documents = [document for name in ("existing secret", "production", "autoscaler on saturation") for document in renders[name]]
+    documents = [document for document in documents if document["kind"] != "Secret"]  # a page makes its own
+    operator_pages.check(report, documents, template, helm, TOOLS, HELM.parent)
+
+
 def check_golden():
     for environment in ENVIRONMENTS:
         path = TESTS / "golden" / f"{environment}.yaml"
@@ -363,6 +371,7 @@ def main():
     check_refusals()
     check_component_change()
     promises.check(report, renders, template, merged, HELM)
+    check_operator_pages(renders)
     check_rules(renders)
     check_queries()
     check_golden()

@@ -33,8 +33,8 @@ def grace_period_covers_the_drain(renders, **_):
 
 
 def variables_and_probes_are_the_hosts(renders, root, **_):
-    known = set(re.findall(r'env = "(TAFFRAIL_\w+)"', (root / "host/src/config.rs").read_text()))
-    paths = set(re.findall(r'const \w+: &str = "(/\w+)";', (root / "host/src/admin.rs").read_text()))
+    known = set(re.findall(r'env = "(TAFFRAIL_\w+)"', watching.source(root, "config")))
+    paths = set(re.findall(r'const \w+: &str = "(/\w+)";', watching.source(root, "admin")))
     used = set().union(*(environment_of(workload(documents)) for documents in renders.values()))
     yield "variables", ", ".join(sorted(used - known))
     listed = re.findall(r'\$ours.*', (root / "helm/hello/templates/checks.yaml").read_text())

@@ -245,6 +245,19 @@ def check_dashboard(report, prometheus, documents):
         report.check("dashboard: each query has a number", subject, number_fault(prometheus.values(filled(query))))
 
 
+def check_drain(report, pod):
+    """The line that the chart's README wants an alert on, because no scrape sees what a drain cuts."""
+    text = (pathlib.Path(__file__).resolve().parent.parent / "hello/README.md").read_text()
+    [documented] = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    documented = json.loads(documented)
+    pod.child.terminate()
+    said = json.loads(pod.find(r'.*"message":"drained.*')[0])
+    wanted = {**documented, "timestamp": said["timestamp"], "cut": SLEEPERS}
+    report.check("a drain that cuts says what is documented", "line", None if said == wanted else f"{said}, not {wanted}")
+    status = pod.child.wait(PATIENCE)
+    report.check("a drain that cuts says what is documented", "exit status", None if status == 1 else f"{status}")
+
+
 def missing():
     for name in ("TAFFRAIL_BINARY", "TAFFRAIL_COMPONENT", "TAFFRAIL_BAD_COMPONENT"):
         if not os.environ.get(name) or not pathlib.Path(os.environ[name]).is_file():
@@ -276,7 +289,7 @@ def ask_everything(report, documents, tools):
             "stable": started(Pod(binary, hello, "--config", f"auth-tokens={TOKEN}")),
             "good": started(Pod(binary, hello, "--config", f"auth-tokens={TOKEN}")),
             "refusing": started(Pod(binary, hello, "--config", f"auth-tokens={OTHER_TOKEN}")),
-            "failing": started(Pod(binary, menace, "--max-in-flight", FULL, "--deadline", "1h")),
+            "failing": started(Pod(binary, menace, "--max-in-flight", FULL, "--deadline", "1h", "--drain-timeout", "100ms")),
             "slow": started(Pod(binary, menace, "--deadline", "500ms")),
             "unwell": started(Pod(binary, menace)),
             "quiet": started(Pod(binary, menace)),
@@ -304,6 +317,7 @@ def ask_everything(report, documents, tools):
         check_analysis(report, prometheus, documents, pods)
         check_dashboard(report, prometheus, documents)
         check_rules(report, prometheus, documents, pods)
+        check_drain(report, pods["failing"])
 
 
 def asleep(address):

@@ -53,11 +53,10 @@ variables name.
   unit: percentunit
   queries:
     - {{ list "saturation" (include "hello.query.saturation" $all) | toJson }}
-- title: Refused and cut requests a second
+- title: Refused requests a second
   unit: reqps
   queries:
-    - {{ list "refused: too many in flight" (include "hello.query.rate" (merge (dict "metric" "taffrail_requests_shed_total") $all)) | toJson }}
-    - {{ list "cut by a drain" (include "hello.query.rate" (merge (dict "metric" "taffrail_drain_cut_total") $all)) | toJson }}
+    - {{ list "too many in flight" (include "hello.query.rate" (merge (dict "metric" "taffrail_requests_shed_total") $all)) | toJson }}
 - title: Pods by version
   unit: short
   queries:

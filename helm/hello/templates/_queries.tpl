@@ -1,5 +1,5 @@
 {{/*
-What is asked of the host's metrics (host/src/metrics.rs), once for analysis, rules and dashboard. Each query takes a dict:
+What is asked of the host's metrics (host/src/metrics), once for analysis, rules and dashboard. Each query takes a dict:
 `pods`, the labels that pick them; `over`, the window of its rates; `by`, the labels to group by, if any.
 */}}
 
@@ -72,9 +72,4 @@ histogram_quantile({{ .quantile | default 0.99 }}, {{ include "hello.query.rate"
 {{/* That of the fullest pod. */}}
 {{- define "hello.query.saturation" -}}
 max{{ include "hello.query.by" . }}(avg_over_time(taffrail_saturation_ratio{ {{- .pods -}} }[{{ .over }}]))
-{{- end }}
-
-{{/* Requests in flight that a drain cut. */}}
-{{- define "hello.query.cut" -}}
-sum{{ include "hello.query.by" . }}(increase(taffrail_drain_cut_total{ {{- .pods -}} }[{{ .over }}]))
 {{- end }}
