@@ -7,17 +7,18 @@ RUN rustup target add wasm32-wasip2 && cargo install cargo-auditable --locked --
 WORKDIR /src
 
 # The workspace with empty sources, because Cargo wants every member: so the host's build depends on no source of the
-# component, nor the component's on the host's. The tests' guests lose their list of sources.
+# component, nor the component's on the host's. The tests' guests lose their lists of sources.
 FROM toolchain AS crates
 COPY Cargo.toml Cargo.lock ./
 COPY component/Cargo.toml component/
 COPY host/Cargo.toml host/
-COPY host/tests/guests/Cargo.toml host/tests/guests/
 COPY host/benches/Cargo.toml host/benches/
-RUN sed -i '/^\[\[example/,$d' host/tests/guests/Cargo.toml && \
-    mkdir component/src host/src host/tests/guests/src host/benches/src && \
-    for file in component/build.rs component/src/lib.rs host/src/lib.rs host/src/main.rs host/tests/guests/src/lib.rs \
-        host/benches/src/bench.rs; do \
+# Of the tests, .dockerignore lets the guests' manifests through and nothing else.
+COPY host/tests host/tests
+RUN for manifest in host/tests/*/Cargo.toml; do \
+      sed -i '/^\[\[example/,$d' "$manifest" && mkdir "${manifest%/*}/src" && touch "${manifest%/*}/src/lib.rs"; done && \
+    mkdir component/src host/src host/benches/src && \
+    for file in component/build.rs component/src/lib.rs host/src/lib.rs host/src/main.rs host/benches/src/bench.rs; do \
       echo 'fn main() {}' > "$file"; done && \
     cargo fetch --locked
 ENV CARGO_NET_OFFLINE=true
@@ -26,9 +27,10 @@ FROM crates AS component-build
 COPY wit wit
 COPY component component
 RUN cargo build --locked --release --package hello --target wasm32-wasip2
-COPY .ci/component-sbom .ci/
+COPY .ci/component-sbom .ci/notices .ci/
 RUN mkdir /image && \
     .ci/component-sbom > /image/component.cdx.json && \
+    .ci/notices hello wasm32-wasip2 > /image/component.notices && \
     install -m 644 target/wasm32-wasip2/release/hello.wasm /image/component.wasm && \
     find /image -exec touch -d @0 {} +
 
@@ -46,9 +48,11 @@ COPY host/src host/src
 RUN find host/src -exec touch {} + && \
     cargo auditable build --locked --release --package taffrail --target "$(uname -m)-unknown-linux-musl"
 COPY LICENSE ./
+COPY .ci/notices .ci/
 RUN install -D -m 755 target/*/release/taffrail /image/taffrail && \
     install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt && \
     install -m 644 LICENSE /image/ && \
+    .ci/notices taffrail "$(uname -m)-unknown-linux-musl" > /image/NOTICES && \
     find /image -exec touch -d @0 {} +
 
 FROM scratch
