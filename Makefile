@@ -93,7 +93,7 @@ image-test: ## Build the image twice with local stand-ins for its bases, compare
 lint: setup ## Check format and lints; a warning is an error
 	cargo fmt --all --check
 	cargo clippy --locked --package taffrail --package hello --package bench --all-targets -- --deny warnings
-	cargo clippy --locked --package hello --package guests --lib --examples --target $(WASM) -- --deny warnings
+	cargo clippy --locked --package hello --package guests --package guests03 --lib --examples --target $(WASM) -- --deny warnings
 
 lint-workflows: ## Check workflows, scripts and Dockerfile, without GitHub
 	.ci/lint-workflows
@@ -112,4 +112,4 @@ fmt: setup ## Format the sources
 
 clean: ## Remove everything that was built
 	cargo clean
-	rm -rf wit/deps
+	rm -rf wit/deps wit/wasi03

@@ -1,5 +1,6 @@
-//! Lays out `wit/deps`: the WASI packages that `wit/world.wit` names, taken from the crates that this workspace pins
-//! anyway, so that the component is built against exactly the WIT that the host implements.
+//! Lays out `wit/deps`, the WASI packages that `wit/world.wit` names, and `wit/wasi03`, those of WASI 0.3 for the tests'
+//! guests. Both are taken from the crates that this workspace pins anyway, so that a component is built against exactly the
+//! WIT that the host implements.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,8 +10,13 @@ use std::{env, error::Error, fs, io};
 /// every fresh instance would pay for.
 const STACK: u32 = 64 * 1024;
 
-/// Where each WIT package lies inside the crate that ships it.
-const SOURCES: &[(&str, &str)] = &[("wasmtime-wasi-http", "wit/deps"), ("wasmtime-wasi-config", "wit/deps")];
+/// Which crate ships WIT packages, where in it they lie, and where they go.
+const SOURCES: &[(&str, &str, &str)] = &[
+    ("wasmtime-wasi-http", "wit/deps", "wit/deps"),
+    ("wasmtime-wasi-config", "wit/deps", "wit/deps"),
+    ("wasmtime-wasi-http", "src/p3/wit", "wit/wasi03"),
+    ("wasmtime-wasi-config", "wit/deps", "wit/wasi03/deps"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let manifest_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
@@ -24,10 +30,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let crates = crate_folders(root)?;
-    for (name, wit) in SOURCES {
+    for (name, from, to) in SOURCES {
         let folder = crates.iter().find(|(krate, _)| krate == name);
         let (_, folder) = folder.ok_or_else(|| format!("Cargo.lock pins no crate {name}"))?;
-        mirror(&folder.join(wit), &root.join("wit/deps"))?;
+        mirror(&folder.join(from), &root.join(to))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Fails in the way that the path says; `/` is fine.
 
-use guests::{ErrorCode, IncomingRequest, Reply, ResponseOutparam, read, reply, target};
+use guests::{ErrorCode, IncomingRequest, Reply, ResponseOutparam, read, recurse, reply, target};
 
 guests::serve!(handle);
 
@@ -28,11 +28,4 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
         }
         other => reply(out, 404, other),
     }
-}
-
-#[allow(unconditional_recursion, reason = "it is to exhaust the stack")]
-fn recurse(frame: &[u8; 64]) -> u64 {
-    let mut next = *frame;
-    next[0] = next[0].wrapping_add(1);
-    recurse(std::hint::black_box(&next)) + u64::from(next[1])
 }

@@ -1,6 +1,6 @@
 //! Every broken component in one: what it does is what the path says. `/` is fine.
 
-use guests::{Fields, IncomingRequest, Reply, ResponseOutparam, read, reply, target};
+use guests::{Fields, IncomingRequest, Reply, ResponseOutparam, hoard, read, recurse, reply, target};
 
 guests::serve!(handle);
 
@@ -10,12 +10,7 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
             std::hint::black_box(&out);
         },
         "/sleep" => std::thread::sleep(std::time::Duration::from_secs(3600)),
-        "/grow" => {
-            let mut hoard = Vec::new();
-            loop {
-                hoard.push(std::hint::black_box(vec![1_u8; 1024 * 1024]));
-            }
-        }
+        "/grow" => hoard(),
         "/recurse" => {
             recurse(&[0; 64]);
         }
@@ -46,11 +41,4 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
         }
         _ => reply(out, 200, "fine"),
     }
-}
-
-#[allow(unconditional_recursion, reason = "it is to exhaust the stack")]
-fn recurse(frame: &[u8; 64]) -> u64 {
-    let mut next = *frame;
-    next[0] = next[0].wrapping_add(1);
-    recurse(std::hint::black_box(&next)) + u64::from(next[1])
 }

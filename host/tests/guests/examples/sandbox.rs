@@ -2,25 +2,13 @@
 
 use guests::bindings::wasi::config::store;
 use guests::bindings::wasi::http::outgoing_handler;
-use guests::{Fields, IncomingRequest, OutgoingRequest, ResponseOutparam, Scheme, reply};
+use guests::{Fields, IncomingRequest, OutgoingRequest, ResponseOutparam, Scheme, machine, reply};
 
 guests::serve!(handle);
 
 fn handle(_: IncomingRequest, out: ResponseOutparam) {
-    let mut report = vec![
-        format!("environment: {}", std::env::vars().count()),
-        format!("arguments: {}", std::env::args().count()),
-        format!("root: {}", std::fs::read_dir("/").is_ok()),
-        format!("passwd: {}", std::fs::read("/etc/passwd").is_ok()),
-        format!(
-            "tcp: {}",
-            std::net::TcpStream::connect("127.0.0.1:9").map_or_else(|e| e.kind().to_string(), |_| "connected".into())
-        ),
-        format!("listen: {}", std::net::TcpListener::bind("127.0.0.1:0").is_ok()),
-        format!("udp: {}", std::net::UdpSocket::bind("127.0.0.1:0").is_ok()),
-        format!("dns: {}", std::net::ToSocketAddrs::to_socket_addrs("localhost:80").is_ok()),
-        format!("outbound: {}", outbound()),
-    ];
+    let mut report = machine();
+    report.push(format!("outbound: {}", outbound()));
     for (key, value) in store::get_all().unwrap_or_default() {
         report.push(format!("config {key}: {value:?}"));
     }
