@@ -31,6 +31,8 @@ struct Report {
     failed: AtomicBool,
     fault: Mutex<Option<Error>>,
     waiting: AtomicBool,
+    computing: AtomicBool,
+    passing: AtomicBool,
     received: AtomicU64,
 }
 
@@ -40,14 +42,37 @@ impl BodyReport {
         self.0.failed.load(Relaxed)
     }
 
-    /// A turn of the guest begins. One that still waits for its client asks again in it.
-    pub fn begin_turn(&self) {
-        self.0.waiting.store(false, Relaxed);
+    /// A turn of the guest begins. With `asks_again`, one that still waits for its client asks for more in each.
+    pub fn begin_turn(&self, asks_again: bool) {
+        self.0.computing.store(false, Relaxed);
+        if asks_again {
+            self.0.waiting.store(false, Relaxed);
+        }
     }
 
-    /// Whether the guest waits for the client: in its last turn it asked for more, and nothing was there.
+    /// The guest had to be stopped in the midst of this turn.
+    pub fn computes(&self) {
+        self.0.computing.store(true, Relaxed);
+    }
+
+    /// Whether the guest waits for the client: it asked for more, nothing was there, and it has not computed since.
     pub fn is_waiting(&self) -> bool {
-        self.0.waiting.load(Relaxed)
+        self.0.waiting.load(Relaxed) && !self.0.computing.load(Relaxed)
+    }
+
+    /// The guest's response is asked for a frame.
+    pub fn begin_passing(&self) {
+        self.0.passing.store(false, Relaxed);
+    }
+
+    /// A body that comes from outside has nothing yet.
+    pub fn waits_outside(&self) {
+        self.0.passing.store(true, Relaxed);
+    }
+
+    /// Whether the response waits for a body from outside, which the guest passes on as it is.
+    pub fn is_passing(&self) -> bool {
+        self.0.passing.load(Relaxed)
     }
 
     /// Bytes that were received.
@@ -110,6 +135,7 @@ impl RequestBody {
                 Poll::Ready(Some(frame.and_then(|frame| self.admit(frame))))
             }
             Poll::Pending => {
+                self.report.waits_outside();
                 let timeout = self.timeout;
                 let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(timeout)));
                 waiting.as_mut().poll(context).map(|()| Some(Err(Error::ClientBodyTimeout)))

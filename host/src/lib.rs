@@ -141,7 +141,9 @@ impl Host {
         let spans =
             Spans::from_environment(&config.application, guest.revision().short_digest(), guest.metrics().clone())?;
         let (in_flight, phase) = (capacity.in_flight, lifecycle.clone());
-        let requests = Arc::new(Requests::new(Arc::new(guest), phase, &config, in_flight, spans.clone()));
+        let guest = Arc::new(guest);
+        guest.retire_idle_instances();
+        let requests = Arc::new(Requests::new(guest, phase, &config, in_flight, spans.clone()));
         let listener =
             server::bind(config.listen).with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
         let address = listener.local_addr()?;

@@ -25,6 +25,7 @@ use tower_service::Service;
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 use crate::allowlist::may_reach;
+use crate::body::BodyReport;
 use crate::logs::{Pass, RateLimit};
 use crate::metrics::Metrics;
 use crate::settings::OutboundLimits;
@@ -37,6 +38,8 @@ const POOL_IDLE: Duration = Duration::from_secs(30);
 const POOL_IDLE_MAX: usize = 64;
 /// What hyper may buffer of a response's head, in bytes.
 const HEAD_MAX: usize = 64 * 1024;
+/// What a guest may hand over in one write, in bytes; two of these are kept ahead of the client. Wasmtime would take 1 MiB.
+const WRITE_MAX: usize = 64 * 1024;
 /// Refusals that are logged each second; every one is counted.
 const COMPLAINTS_PER_SECOND: u32 = 10;
 
@@ -94,13 +97,21 @@ pub struct Outbound {
     servers: Option<Arc<Servers>>,
     metrics: Arc<Metrics>,
     trace: GuestTrace,
+    report: BodyReport,
     slots: Option<Arc<Semaphore>>,
 }
 
 impl Outbound {
     /// Of a guest that has called nobody yet. Without servers everything is refused.
-    pub fn new(servers: Option<Arc<Servers>>, metrics: Arc<Metrics>, trace: GuestTrace) -> Self {
-        Self { servers, metrics, trace, slots: None }
+    pub fn new(servers: Option<Arc<Servers>>, metrics: Arc<Metrics>, trace: GuestTrace, report: BodyReport) -> Self {
+        Self { servers, metrics, trace, report, slots: None }
+    }
+
+    /// The guest now runs for another request.
+    pub fn hand_over(&mut self, trace: GuestTrace, report: BodyReport) {
+        self.trace = trace;
+        self.report = report;
+        self.slots = None;
     }
 
     /// The request with what it needs to go out, or why it may not.
@@ -131,9 +142,12 @@ impl WasiHttpHooks for Outbound {
         false
     }
 
-    // What a guest may write ahead of its client: two chunks of 64 KiB, not wasmtime's two of 1 MiB.
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        64 * 1024
+        WRITE_MAX
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        WRITE_MAX
     }
 
     fn send_request(
@@ -156,7 +170,8 @@ impl WasiHttpHooks for Outbound {
         };
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let span = self.trace.call(&method, &uri, request.headers_mut());
-        let call = Call { span, metrics: self.metrics.clone(), ended: false, _permits: permits };
+        let (metrics, report) = (self.metrics.clone(), self.report.clone());
+        let call = Call { span, metrics, report, ended: false, _permits: permits };
         Box::new(send(servers, request, options.unwrap_or_default(), call))
     }
 }
@@ -198,6 +213,7 @@ async fn send(
 struct Call {
     span: Option<Span>,
     metrics: Arc<Metrics>,
+    report: BodyReport,
     ended: bool,
     _permits: Permits,
 }
@@ -260,6 +276,7 @@ impl Body for ServerBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                self.call.report.waits_outside();
                 let patience = self.between_bytes;
                 let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
                 if waiting.as_mut().poll(context).is_pending() {

@@ -69,6 +69,17 @@ pub struct Limits {
     pub http2_max_streams: u32,
 }
 
+/// How many requests an instance of the component may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reuse {
+    /// Requests, one after the other; 1 gives each a sandbox of its own.
+    pub requests: u32,
+    /// How long an instance may wait for its next request.
+    pub idle: Duration,
+    /// Linear memory above which an instance ends after its request, in bytes.
+    pub memory: usize,
+}
+
 /// What is served, and what it may use.
 #[derive(Debug, Clone)]
 pub struct GuestSettings {
@@ -78,6 +89,8 @@ pub struct GuestSettings {
     pub allow_precompiled: bool,
     /// What to compile when the precompiled file is of another host.
     pub fallback: Option<PathBuf>,
+    /// How many requests an instance may answer.
+    pub reuse: Reuse,
     /// What the guest reads through `wasi:config/store`. May hold secrets: never logged.
     pub config: GuestConfig,
     /// What it reads through `wasi:cli/environment`.

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../src/allowlist.rs"]
 mod allowlist;
 #[allow(dead_code, reason = "the host uses more of it")]
-#[path = "../../src/config.rs"]
+#[path = "../../src/config/mod.rs"]
 mod config;
 #[allow(dead_code, reason = "the host uses more of it")]
 #[path = "../../src/settings.rs"]

@@ -25,6 +25,9 @@ const TABLES_PER_COMPONENT: u32 = 8;
 const WASM_STACK: usize = 512 * 1024;
 const FIBER_STACK: usize = 2 * 1024 * 1024;
 
+/// Fibers that one guest of WASI 0.3 may hold: one for each task that has not ended.
+const STACKS_PER_CONCURRENT: u32 = 4;
+
 /// What a slot of the pool keeps when its guest ends, in bytes: so much is wiped with zeros, the rest goes back to the
 /// kernel. Giving pages back flushes the address translation of every core, which was half of a small request's cost.
 const KEEP_MEMORY: usize = 256 * 1024;
@@ -52,7 +55,8 @@ impl Allocator {
     }
 }
 
-/// Makes an engine that can run `guests` guests at the same time, each within `limits`, and starts its clock.
+/// Makes an engine that can run `guests` guests at the same time, each within `limits`, and starts its clock. With
+/// `concurrent` it can run components of WASI 0.3.
 ///
 /// The pool reserves address space (about 4 GiB a memory, so that the compiler can leave out bounds checks). Where that
 /// is refused (`ulimit -v`, strict overcommit, a small address space) memory is mapped on demand instead, and the log
@@ -60,8 +64,9 @@ impl Allocator {
 ///
 /// # Errors
 /// When neither can be had: the CPU or the operating system is not one that Wasmtime supports.
-pub fn start(guests: u32, limits: &GuestLimits) -> anyhow::Result<(Engine, Allocator)> {
-    let (engine, allocator) = match Engine::new(&config(InstanceAllocationStrategy::Pooling(pool(guests, limits)))) {
+pub fn start(guests: u32, limits: &GuestLimits, concurrent: bool) -> anyhow::Result<(Engine, Allocator)> {
+    let pool = InstanceAllocationStrategy::Pooling(pool(guests, limits, concurrent));
+    let (engine, allocator) = match Engine::new(&config(pool, concurrent)) {
         Ok(engine) => (engine, Allocator::Pooling),
         Err(error) => {
             tracing::warn!(
@@ -69,7 +74,7 @@ pub fn start(guests: u32, limits: &GuestLimits) -> anyhow::Result<(Engine, Alloc
                 guests,
                 "the address space has no room for a pool of guest memories: mapping each on demand, which is slower"
             );
-            (compiler()?, Allocator::OnDemand)
+            (compiler(concurrent)?, Allocator::OnDemand)
         }
     };
     let clock = engine.weak();
@@ -81,8 +86,8 @@ pub fn start(guests: u32, limits: &GuestLimits) -> anyhow::Result<(Engine, Alloc
 ///
 /// # Errors
 /// When the CPU or the operating system is not one that Wasmtime supports.
-pub fn compiler() -> anyhow::Result<Engine> {
-    let engine = Engine::new(&config(InstanceAllocationStrategy::OnDemand));
+pub fn compiler(concurrent: bool) -> anyhow::Result<Engine> {
+    let engine = Engine::new(&config(InstanceAllocationStrategy::OnDemand, concurrent));
     engine.map_err(anyhow::Error::from).context("start the Wasm engine")
 }
 
@@ -95,10 +100,11 @@ fn tick(engine: &EngineWeak) {
     }
 }
 
-fn config(allocation: InstanceAllocationStrategy) -> Config {
+fn config(allocation: InstanceAllocationStrategy, concurrent: bool) -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(allocation)
+        .concurrency_support(concurrent) // a component of WASI 0.2 needs none, and is faster without
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
@@ -107,13 +113,13 @@ fn config(allocation: InstanceAllocationStrategy) -> Config {
     config
 }
 
-fn pool(guests: u32, limits: &GuestLimits) -> PoolingAllocationConfig {
+fn pool(guests: u32, limits: &GuestLimits, concurrent: bool) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(guests)
         .total_core_instances(guests.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
         .total_memories(guests.saturating_mul(MEMORIES_PER_COMPONENT))
         .total_tables(guests.saturating_mul(TABLES_PER_COMPONENT))
-        .total_stacks(guests)
+        .total_stacks(if concurrent { guests.saturating_mul(STACKS_PER_CONCURRENT) } else { guests })
         .max_memories_per_component(MEMORIES_PER_COMPONENT * 4)
         .linear_memory_keep_resident(KEEP_MEMORY)
         .table_keep_resident(KEEP_TABLE)

@@ -59,6 +59,11 @@ impl Limiter {
         self.memory
     }
 
+    /// Forgets what was refused: another request begins in the same instance.
+    pub fn forgive(&mut self) {
+        self.refused = None;
+    }
+
     /// The failure of a guest, if it comes from what was refused.
     pub fn failure(&self, detail: impl FnOnce() -> String) -> Option<Error> {
         Some(match self.refused? {

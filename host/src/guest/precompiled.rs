@@ -23,6 +23,8 @@ pub struct Precompiled<'a> {
     pub size: usize,
     /// The version of Taffrail that made it.
     pub made_by: String,
+    /// Whether the code is for an engine of WASI 0.3.
+    pub concurrent: bool,
 }
 
 /// The hex digits of a SHA-256.
@@ -31,11 +33,12 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 /// Puts machine code and its origin together: code, facts as JSON, their length, a hash of all that, the mark.
-pub fn seal(code: &[u8], component: &[u8]) -> Vec<u8> {
+pub fn seal(code: &[u8], component: &[u8], concurrent: bool) -> Vec<u8> {
     let facts = json!({
         "digest": digest(component),
         "size": component.len(),
         "made_by": env!("CARGO_PKG_VERSION"),
+        "concurrent": concurrent,
     });
     let (facts, mut file) = (facts.to_string(), code.to_vec());
     file.extend_from_slice(facts.as_bytes());
@@ -68,7 +71,8 @@ pub fn open(file: &[u8]) -> anyhow::Result<Precompiled<'_>> {
     let facts: serde_json::Value = serde_json::from_slice(facts).context(damaged)?;
     let text = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
     let size = usize::try_from(facts["size"].as_u64().unwrap_or_default())?;
-    Ok(Precompiled { code, digest: text("digest"), size, made_by: text("made_by") })
+    let concurrent = facts["concurrent"].as_bool().unwrap_or_default();
+    Ok(Precompiled { code, digest: text("digest"), size, made_by: text("made_by"), concurrent })
 }
 
 #[cfg(test)]
@@ -77,9 +81,10 @@ mod tests {
 
     #[test]
     fn what_is_sealed_comes_back_and_what_is_damaged_does_not() {
-        let file = seal(b"code", b"component");
+        let file = seal(b"code", b"component", true);
         let opened = open(&file).unwrap();
         assert_eq!((opened.code, opened.size, opened.digest), (&b"code"[..], 9, digest(b"component")));
+        assert!(opened.concurrent);
         assert!(is_sealed(&file) && !is_sealed(b"\0asm"));
         for at in 0..file.len() {
             let mut damaged = file.clone();

@@ -6,14 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use wasmtime::Engine;
 use wasmtime::component::Component;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::{p2, p3};
 
+use super::instance::Linked;
 use super::precompiled;
-use super::store::{self, OFFERED, State};
+use super::store::{self, OFFERED};
 use crate::settings::GuestSettings;
 
-/// What a component must export, without the version.
-const HANDLER: &str = "wasi:http/incoming-handler";
+/// What a component must export, without the version: this in 0.2.x…
+const HANDLER_0_2: &str = "wasi:http/incoming-handler";
+/// … or this in 0.3.x.
+const HANDLER_0_3: &str = "wasi:http/handler";
+/// Both, for people.
+const HANDLERS: &str = "wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.x";
 
 /// What is known of the component that is served.
 #[derive(Debug, Clone)]
@@ -48,36 +53,88 @@ impl Revision {
     }
 }
 
-/// Reads, checks, compiles (if it is not yet) and links a component file.
-///
-/// # Errors
-/// One sentence for each way in which the file can be wrong.
-pub fn load(engine: &Engine, settings: &GuestSettings) -> anyhow::Result<(Revision, ProxyPre<State>)> {
-    let file = settings.component.as_path();
-    let bytes = read(file)?;
-    let (component, digest, size) = if precompiled::is_sealed(&bytes) {
-        open(engine, settings, &bytes)?
-    } else {
-        (compile(engine, file, &bytes)?, precompiled::digest(&bytes), bytes.len())
-    };
-    let (world, imports) = check(engine, file, &component)?;
-    let linked = store::linker(engine)
-        .and_then(|linker| linker.instantiate_pre(&component))
-        .and_then(ProxyPre::new)
-        .map_err(anyhow::Error::from)
-        .with_context(|| format!("{} was built against another definition of an interface", file.display()))?;
-    Ok((Revision { file: file.to_owned(), digest, size, world, imports }, linked))
+/// A component file as it was read.
+pub struct Source<'a> {
+    settings: &'a GuestSettings,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Source<'a> {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(settings: &'a GuestSettings) -> anyhow::Result<Self> {
+        Ok(Self { settings, bytes: read(&settings.component)? })
+    }
+
+    /// Whether the component has to do with WASI 0.3, for which the engine must be made.
+    pub fn is_concurrent(&self) -> bool {
+        if precompiled::is_sealed(&self.bytes) {
+            precompiled::open(&self.bytes).is_ok_and(|found| found.concurrent)
+        } else {
+            is_concurrent(&self.bytes)
+        }
+    }
+
+    /// Checks, compiles (if it is not yet) and links it.
+    ///
+    /// # Errors
+    /// One sentence for each way in which the file can be wrong.
+    pub fn load(&self, engine: &Engine) -> anyhow::Result<(Revision, Linked)> {
+        let (file, bytes) = (self.settings.component.as_path(), &self.bytes);
+        let (component, digest, size) = if precompiled::is_sealed(bytes) {
+            open(engine, self.settings, bytes)?
+        } else {
+            (compile(engine, file, bytes)?, precompiled::digest(bytes), bytes.len())
+        };
+        let (world, imports) = check(engine, file, &component)?;
+        let is_0_3 = world.starts_with("wasi:http/service");
+        let linked = store::linker(engine, self.is_concurrent())
+            .and_then(|linker| linker.instantiate_pre(&component))
+            .and_then(|linked| {
+                Ok(if is_0_3 {
+                    Linked::Wasi03(p3::bindings::ServicePre::new(linked)?)
+                } else {
+                    Linked::Wasi02(p2::bindings::ProxyPre::new(linked)?)
+                })
+            })
+            .map_err(anyhow::Error::from)
+            .with_context(|| format!("{} was built against another definition of an interface", file.display()))?;
+        Ok((Revision { file: file.to_owned(), digest, size, world, imports }, linked))
+    }
 }
 
 /// Compiles a component file for later: what `taffrail compile` writes.
 ///
 /// # Errors
-/// As [`load`].
-pub fn precompile(engine: &Engine, file: &Path) -> anyhow::Result<Vec<u8>> {
+/// As [`Source::load`].
+pub fn precompile(file: &Path) -> anyhow::Result<Vec<u8>> {
     let bytes = read(file)?;
-    let component = compile(engine, file, &bytes)?;
-    check(engine, file, &component)?;
-    Ok(precompiled::seal(&component.serialize()?, &bytes))
+    let concurrent = is_concurrent(&bytes);
+    let engine = super::engine::compiler(concurrent)?;
+    let component = compile(&engine, file, &bytes)?;
+    check(&engine, file, &component)?;
+    Ok(precompiled::seal(&component.serialize()?, &bytes, concurrent))
+}
+
+/// Whether a component imports or exports anything of WASI 0.3, itself or a component within it. What cannot be read is
+/// none: its compilation says what is wrong with it.
+#[cfg(feature = "compiler")]
+fn is_concurrent(bytes: &[u8]) -> bool {
+    use wasmparser::Payload::{ComponentExportSection, ComponentImportSection};
+    let is_0_3 = |name: &str| name.starts_with("wasi:") && name.contains("@0.3.");
+    wasmparser::Parser::new(0).parse_all(bytes).map_while(Result::ok).any(|payload| match payload {
+        ComponentImportSection(imports) => imports.into_iter().flatten().any(|import| is_0_3(import.name.name)),
+        ComponentExportSection(exports) => exports.into_iter().flatten().any(|export| is_0_3(export.name.name)),
+        _ => false,
+    })
+}
+
+/// Only the compiler's build reads components.
+#[cfg(not(feature = "compiler"))]
+fn is_concurrent(_: &[u8]) -> bool {
+    false
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
@@ -179,27 +236,28 @@ fn check_kind(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// The world for the handler among the exports: `wasi:http/proxy@0.2.x`.
+/// The world for the handler among the exports: `wasi:http/service@0.3.x` or, where that is not there, `wasi:http/proxy@0.2.x`.
 fn handler_world(exports: &[String]) -> anyhow::Result<String> {
     let version = |interface: &str| exports.iter().find_map(|export| export.strip_prefix(interface)?.strip_prefix('@'));
-    match version(HANDLER) {
-        Some(version) if is_0_2(version) => return Ok(format!("wasi:http/proxy@{version}")),
-        Some(version) => bail!("it exports {HANDLER}@{version}; the host serves 0.2.x: rebuild it against that"),
-        None if exports.is_empty() => bail!("it exports nothing; it must export {HANDLER}@0.2.x"),
-        None => {}
+    for (interface, line, world) in [(HANDLER_0_3, "0.3.", "service"), (HANDLER_0_2, "0.2.", "proxy")] {
+        match version(interface) {
+            // A candidate of a release is not compatible with it.
+            Some(version) if version.starts_with(line) && !version.contains('-') => {
+                return Ok(format!("wasi:http/{world}@{version}"));
+            }
+            Some(version) => {
+                bail!("it exports {interface}@{version}; the host serves {line}x: rebuild it against that")
+            }
+            None => {}
+        }
     }
-    if let Some(version) = version("wasi:http/handler") {
-        bail!("it is a service of WASI {version}; the host serves {HANDLER}@0.2.x: build it for wasm32-wasip2");
+    if exports.is_empty() {
+        bail!("it exports nothing; it must export {HANDLERS}");
     }
     if version("wasi:cli/run").is_some() {
-        bail!("it is a command, which is run once: build a library (crate-type cdylib) that exports {HANDLER}@0.2.x");
+        bail!("it is a command, which is run once: build a library (crate-type cdylib) that exports {HANDLERS}");
     }
-    bail!("it exports {}; it must export {HANDLER}@0.2.x", exports.join(", "))
-}
-
-/// A release of WASI 0.2; its candidates are not compatible.
-fn is_0_2(version: &str) -> bool {
-    version.starts_with("0.2.") && !version.contains('-')
+    bail!("it exports {}; it must export {HANDLERS}", exports.join(", "))
 }
 
 /// Names every import that the host does not offer: the nearest one that it does, or the version that it has.
@@ -210,19 +268,28 @@ fn check_imports(imports: &[String]) -> anyhow::Result<()> {
 
 fn import_fault(import: &str) -> Option<String> {
     let (interface, version) = import.split_once('@').unwrap_or((import, ""));
-    if interface == HANDLER {
+    if [HANDLER_0_2, HANDLER_0_3].contains(&interface) {
         return Some(format!(
             "it imports {import}, so it is middleware: compose it with the component behind it (`wac plug`)"
         ));
     }
-    let similarity = |offered: &str| strsim::jaro_winkler(interface, offered);
-    let (nearest, versions) = OFFERED.iter().max_by(|(a, _), (b, _)| similarity(a).total_cmp(&similarity(b)))?;
-    if *nearest != interface {
-        return Some(format!("it imports {import}; the nearest that the host offers is {nearest}@{versions}"));
-    }
-    let offered = match versions.strip_suffix('x') {
+    let matches = |versions: &str| match versions.strip_suffix('x') {
         Some(line) => version.starts_with(line) && !version.contains('-'),
-        None => version == *versions,
+        None => version == versions,
     };
-    (!offered).then(|| format!("it imports {import}; the host offers {nearest}@{versions}: rebuild it against that"))
+    let versions_of = |interface: &str| -> Vec<&str> {
+        OFFERED.iter().filter(|(name, _)| *name == interface).map(|(_, versions)| *versions).collect()
+    };
+    let versions = versions_of(interface);
+    if versions.iter().any(|versions| matches(versions)) {
+        return None;
+    }
+    if !versions.is_empty() {
+        let versions = versions.join(" and ");
+        return Some(format!("it imports {import}; the host offers {interface}@{versions}: rebuild it against that"));
+    }
+    let similarity = |offered: &str| strsim::jaro_winkler(interface, offered);
+    let (nearest, _) = OFFERED.iter().max_by(|(a, _), (b, _)| similarity(a).total_cmp(&similarity(b)))?;
+    let versions = versions_of(nearest).join(" and ");
+    Some(format!("it imports {import}; the nearest that the host offers is {nearest}@{versions}"))
 }

@@ -1,7 +1,7 @@
 //! What a guest prints becomes log lines of the host, with the ids of the request and of its trace.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,15 +15,45 @@ use crate::trace::TraceId;
 /// The longest log line; a longer one is split. Also what the guest may write at once.
 const LINE_MAX: usize = 8 * 1024;
 
+/// Whose lines they are.
+#[derive(Debug, Clone)]
+pub struct Printer {
+    request_id: Arc<str>,
+    trace_id: TraceId,
+}
+
+impl Printer {
+    /// A guest that runs for this request.
+    pub fn new(request_id: Arc<str>, trace_id: TraceId) -> Self {
+        Self { request_id, trace_id }
+    }
+}
+
 /// One of a guest's two output streams. Clones are the same stream: a guest's runtime opens a new handle for every
 /// write, so a line may come through many of them.
 #[derive(Debug, Clone)]
-pub struct GuestOutput(Arc<Lines>);
+pub struct GuestOutput(Arc<Mutex<Lines>>);
 
 impl GuestOutput {
     /// `stream` is `stdout` or `stderr`; `rate` is for the lines of all guests together.
-    pub fn new(stream: &'static str, request_id: Arc<str>, trace_id: TraceId, rate: Arc<RateLimit>) -> Self {
-        Self(Arc::new(Lines { stream, request_id, trace_id, rate, partial: Mutex::default() }))
+    pub fn new(stream: &'static str, printer: Printer, rate: Arc<RateLimit>) -> Self {
+        Self(Arc::new(Mutex::new(Lines { stream, printer, rate, partial: Vec::new() })))
+    }
+
+    /// What is written from now on is another's.
+    pub fn hand_over(&self, printer: &Printer) {
+        let mut lines = self.lock();
+        lines.end();
+        lines.printer = printer.clone();
+    }
+
+    /// Logs a rest that has no newline.
+    pub fn flush_line(&self) {
+        self.lock().end();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -31,30 +61,36 @@ impl GuestOutput {
 #[derive(Debug)]
 struct Lines {
     stream: &'static str,
-    request_id: Arc<str>,
-    trace_id: TraceId,
+    printer: Printer,
     rate: Arc<RateLimit>,
-    partial: Mutex<Vec<u8>>,
+    partial: Vec<u8>,
 }
 
 impl Lines {
-    fn push(&self, bytes: &[u8]) {
-        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+    fn push(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
             for chunk in text.chunks(LINE_MAX) {
-                if partial.len() + chunk.len() > LINE_MAX {
-                    self.log(&std::mem::take(&mut *partial));
+                if self.partial.len() + chunk.len() > LINE_MAX {
+                    self.log();
                 }
-                partial.extend_from_slice(chunk);
+                self.partial.extend_from_slice(chunk);
             }
             if ended {
-                self.log(&std::mem::take(&mut *partial));
+                self.log();
             }
         }
     }
 
-    fn log(&self, line: &[u8]) {
+    /// A rest without a newline is a line, too.
+    fn end(&mut self) {
+        if !self.partial.is_empty() {
+            self.log();
+        }
+    }
+
+    fn log(&mut self) {
+        let line = std::mem::take(&mut self.partial);
         match self.rate.pass() {
             Pass::No => return,
             Pass::Yes { dropped_before: 0 } => {}
@@ -64,18 +100,15 @@ impl Lines {
                 "the component printed more lines than --guest-log-rate lets pass"
             ),
         }
-        let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
-        let (stream, request_id, trace_id) = (self.stream, &*self.request_id, self.trace_id);
+        let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(&line));
+        let (stream, request_id, trace_id) = (self.stream, &*self.printer.request_id, self.printer.trace_id);
         tracing::info!(target: "guest", stream, request_id, %trace_id, "{line}");
     }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        let rest = std::mem::take(self.partial.get_mut().unwrap_or_else(PoisonError::into_inner));
-        if !rest.is_empty() {
-            self.log(&rest);
-        }
+        self.end();
     }
 }
 
@@ -97,7 +130,7 @@ impl StdoutStream for GuestOutput {
 
 impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.0.push(&bytes);
+        self.lock().push(&bytes);
         Ok(())
     }
 
@@ -117,7 +150,7 @@ impl Pollable for GuestOutput {
 
 impl AsyncWrite for GuestOutput {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.0.push(bytes);
+        self.lock().push(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use wasmtime::component::{Linker, ResourceTable};
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::limits::{Budget, Limiter};
-use super::stdio::GuestOutput;
+use super::stdio::{GuestOutput, Printer};
+use crate::body::BodyReport;
 use crate::config::GuestLimits;
 use crate::logs::RateLimit;
 use crate::metrics::Metrics;
 use crate::outbound::{Outbound, Servers};
 use crate::spans::GuestTrace;
-use crate::trace::TraceId;
 
 const WASI_0_2: &str = "0.2.x";
+const WASI_0_3: &str = "0.3.x"; // for a component that exports or imports something of 0.3
 const WASI_CONFIG: &str = "0.2.0-rc.1"; // a draft: no other version is compatible
 
 /// The interfaces that the host offers, each with its versions. Language runtimes import them all, whether or not the
@@ -53,6 +54,29 @@ pub const OFFERED: &[(&str, &str)] = &[
     ("wasi:sockets/tcp-create-socket", WASI_0_2),
     ("wasi:sockets/udp", WASI_0_2),
     ("wasi:sockets/udp-create-socket", WASI_0_2),
+    ("wasi:cli/environment", WASI_0_3),
+    ("wasi:cli/exit", WASI_0_3),
+    ("wasi:cli/stderr", WASI_0_3),
+    ("wasi:cli/stdin", WASI_0_3),
+    ("wasi:cli/stdout", WASI_0_3),
+    ("wasi:cli/terminal-input", WASI_0_3),
+    ("wasi:cli/terminal-output", WASI_0_3),
+    ("wasi:cli/terminal-stderr", WASI_0_3),
+    ("wasi:cli/terminal-stdin", WASI_0_3),
+    ("wasi:cli/terminal-stdout", WASI_0_3),
+    ("wasi:cli/types", WASI_0_3),
+    ("wasi:clocks/monotonic-clock", WASI_0_3),
+    ("wasi:clocks/system-clock", WASI_0_3),
+    ("wasi:clocks/types", WASI_0_3),
+    ("wasi:filesystem/preopens", WASI_0_3),
+    ("wasi:filesystem/types", WASI_0_3),
+    ("wasi:http/client", WASI_0_3),
+    ("wasi:http/types", WASI_0_3),
+    ("wasi:random/insecure", WASI_0_3),
+    ("wasi:random/insecure-seed", WASI_0_3),
+    ("wasi:random/random", WASI_0_3),
+    ("wasi:sockets/ip-name-lookup", WASI_0_3),
+    ("wasi:sockets/types", WASI_0_3),
 ];
 
 /// What all stores of a component share.
@@ -64,23 +88,34 @@ pub struct Shared {
     pub log_rate: Arc<RateLimit>,
     pub servers: Option<Arc<Servers>>,
     pub metrics: Arc<Metrics>,
+    /// Whether the component needs what WASI 0.3 needs.
+    pub concurrent: bool,
+}
+
+/// For which request a guest runs.
+pub struct Owner {
+    /// For the lines that it prints.
+    pub request_id: Arc<str>,
+    /// For the requests that it sends.
+    pub trace: GuestTrace,
+    /// Of the request's body.
+    pub report: BodyReport,
 }
 
 /// The data of one store. No directory is preopened, the environment is what `--env` says, and every socket is refused.
 pub struct State {
     table: ResourceTable,
-    /// Made when the guest first asks for something of it, which most requests never do.
-    wasi: Option<WasiCtx>,
     machine: Machine,
     http: WasiHttpCtx,
     outbound: Outbound,
     config: Arc<WasiConfigVariables>,
     limiter: Limiter,
+    report: BodyReport,
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| self.machine.wasi()), table: &mut self.table }
+        WasiCtxView { ctx: self.machine.wasi(), table: &mut self.table }
     }
 }
 
@@ -95,59 +130,85 @@ impl State {
     pub fn limiter(&self) -> &Limiter {
         &self.limiter
     }
+
+    /// The instance now runs for another request.
+    pub fn hand_over(&mut self, owner: &Owner) {
+        self.machine.printer = Printer::new(owner.request_id.clone(), owner.trace.place.trace);
+        if let Some((_, streams)) = &self.machine.wasi {
+            streams.iter().for_each(|stream| stream.hand_over(&self.machine.printer));
+        }
+        self.outbound.hand_over(owner.trace.clone(), owner.report.clone());
+        self.report = owner.report.clone();
+        self.limiter.forgive();
+    }
+
+    /// The request is over: the rest of a line that it printed belongs to it.
+    pub fn let_go(&mut self) {
+        if let Some((_, streams)) = &self.machine.wasi {
+            streams.iter().for_each(GuestOutput::flush_line);
+        }
+        self.report = BodyReport::default();
+    }
 }
 
 /// What a guest sees of the machine.
 struct Machine {
-    request_id: Arc<str>,
-    trace_id: TraceId,
+    /// Made when the guest first asks for something of it, which most requests never do.
+    wasi: Option<(WasiCtx, [GuestOutput; 2])>,
+    printer: Printer,
     log_rate: Arc<RateLimit>,
     environment: Arc<[(String, String)]>,
 }
 
 impl Machine {
-    fn wasi(&self) -> WasiCtx {
-        let stream = |name| GuestOutput::new(name, self.request_id.clone(), self.trace_id, self.log_rate.clone());
-        WasiCtx::builder()
-            .stdout(stream("stdout"))
-            .stderr(stream("stderr"))
-            .envs(&self.environment)
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .build()
+    fn wasi(&mut self) -> &mut WasiCtx {
+        let Self { wasi, printer, log_rate, environment } = self;
+        let (wasi, _) = wasi.get_or_insert_with(|| {
+            let streams = ["stdout", "stderr"].map(|name| GuestOutput::new(name, printer.clone(), log_rate.clone()));
+            let wasi = WasiCtx::builder()
+                .stdout(streams[0].clone())
+                .stderr(streams[1].clone())
+                .envs(environment)
+                .allow_tcp(false)
+                .allow_udp(false)
+                .allow_ip_name_lookup(false)
+                .build();
+            (wasi, streams)
+        });
+        wasi
     }
 }
 
-/// A store for one request.
-pub fn new(engine: &Engine, shared: &Shared, request_id: &Arc<str>, trace: GuestTrace) -> Store<State> {
+/// A store for a guest that begins with this request.
+pub fn new(engine: &Engine, shared: &Shared, owner: &Owner) -> Store<State> {
     let limits = &shared.limits;
     let machine = Machine {
-        request_id: request_id.clone(),
-        trace_id: trace.place.trace,
+        wasi: None,
+        printer: Printer::new(owner.request_id.clone(), owner.trace.place.trace),
         log_rate: shared.log_rate.clone(),
         environment: shared.environment.clone(),
     };
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.handles);
     let limiter = Limiter::new(*limits, shared.budget.clone(), shared.metrics.clone());
-    let outbound = Outbound::new(shared.servers.clone(), shared.metrics.clone(), trace);
-    let state = State {
-        table,
-        wasi: None,
-        machine,
-        http: WasiHttpCtx::new(),
-        outbound,
-        config: shared.config.clone(),
-        limiter,
-    };
-    let mut store = Store::new(engine, state);
+    let (trace, report) = (owner.trace.clone(), owner.report.clone());
+    let outbound = Outbound::new(shared.servers.clone(), shared.metrics.clone(), trace, report.clone());
+    let config = shared.config.clone();
+    let mut store =
+        Store::new(engine, State { table, machine, http: WasiHttpCtx::new(), outbound, config, limiter, report });
     store.limiter(|state| &mut state.limiter);
     store.set_max_component_handles(limits.handles);
     store.set_hostcall_fuel(limits.call_size);
     // At every tick the guest yields, so that the deadline and a client's leaving are seen.
     store.set_epoch_deadline(1);
-    store.epoch_deadline_async_yield_and_update(1);
+    if shared.concurrent {
+        store.epoch_deadline_callback(|context| {
+            context.data().report.computes();
+            Ok(UpdateDeadline::Yield(1))
+        });
+    } else {
+        store.epoch_deadline_async_yield_and_update(1);
+    }
     store
 }
 
@@ -155,10 +216,14 @@ pub fn new(engine: &Engine, shared: &Shared, request_id: &Arc<str>, trace: Guest
 ///
 /// # Errors
 /// When an interface is defined twice, which no component can cause.
-pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+pub fn linker(engine: &Engine, concurrent: bool) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |state: &mut State| WasiConfig::from(&*state.config))?;
+    if concurrent {
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
     Ok(linker)
 }

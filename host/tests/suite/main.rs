@@ -11,6 +11,7 @@ mod outbound;
 mod precompiled;
 mod process;
 mod protocol;
+mod reuse;
 mod routes;
 mod rules;
 mod sandbox;

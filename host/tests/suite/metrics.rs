@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use crate::support::*;
 
 /// The value of a sample by its start, such as `taffrail_http_requests_total{…,reason="ok"`; the sum where several match.
-fn sample(text: &str, start: &str, label: &str) -> f64 {
+pub fn sample(text: &str, start: &str, label: &str) -> f64 {
     let matching = text.lines().filter(|line| line.starts_with(start) && line.contains(label));
     matching.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")).sum()
 }
 
-async fn scrape(host: &TestHost) -> String {
+pub async fn scrape(host: &TestHost) -> String {
     get(host.admin, "/metrics").await.text().to_owned()
 }
 

@@ -38,7 +38,10 @@ fn each_wrong_file_gets_one_sentence_that_says_what_to_do() {
         (b"\0asm", "it is damaged or cut off"),
         (b"\0asm\x0d\0\x01\0\xff", "cannot be compiled"),
         (b"\x7fELF....", "native or precompiled (ELF) file that `taffrail compile` did not write"),
-        (&no_handler.unwrap(), "it exports my:own/thing; it must export wasi:http/incoming-handler@0.2.x"),
+        (
+            &no_handler.unwrap(),
+            "it exports my:own/thing; it must export wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.x",
+        ),
         (&wat::parse_str("(component)").unwrap(), "it exports nothing"),
         (b"\x1f\x8b\x08", "it is compressed (gzip, zstd or zip): unpack it"),
         (b"\x28\xb5\x2f\xfd", "it is compressed"),
@@ -47,7 +50,9 @@ fn each_wrong_file_gets_one_sentence_that_says_what_to_do() {
         (b"<!doctype html>", "as a failed download leaves it: fetch the .wasm file again"),
         (br#"{"schemaVersion":2}"#, "perhaps an image's manifest"),
         (&exporting("wasi:cli/run@0.2.0"), "it is a command, which is run once: build a library"),
-        (&exporting("wasi:http/handler@0.3.0"), "it is a service of WASI 0.3.0; the host serves"),
+        (&exporting("wasi:http/handler@0.4.0"), "it exports wasi:http/handler@0.4.0; the host serves 0.3.x: rebuild"),
+        (&exporting("wasi:http/handler@0.3.0-rc-2026-01-06"), "the host serves 0.3.x: rebuild it against that"),
+        (&exporting("wasi:http/handler@0.3.0"), "was built against another definition of an interface"),
         (
             &exporting("wasi:http/incoming-handler@0.2.0-rc-2024-01-16"),
             "the host serves 0.2.x: rebuild it against that",
@@ -71,10 +76,12 @@ fn an_import_that_is_not_offered_is_named_with_the_nearest_one() {
     for (import, sentence) in [
         (
             "wasi:http/type@0.2.0",
-            "it imports wasi:http/type@0.2.0; the nearest that the host offers is wasi:http/types@0.2.x",
+            "it imports wasi:http/type@0.2.0; the nearest that the host offers is wasi:http/types@0.2.x and 0.3.x",
         ),
         ("wasi:config/stores@0.2.0-rc.1", "the nearest that the host offers is wasi:config/store@0.2.0-rc.1"),
-        ("wasi:cli/environment@0.3.0", "the host offers wasi:cli/environment@0.2.x: rebuild it against that"),
+        ("wasi:cli/environment@0.4.0", "the host offers wasi:cli/environment@0.2.x and 0.3.x: rebuild it against that"),
+        ("wasi:http/client@0.3.0-rc-2026-01-06", "the host offers wasi:http/client@0.3.x: rebuild it against that"),
+        ("wasi:keyvalue/store@0.2.0-draft", "it imports wasi:keyvalue/store@0.2.0-draft; the nearest"),
         ("wasi:cli/environment@0.2.0-rc-2023-11-10", "the host offers wasi:cli/environment@0.2.x"),
         ("wasi:config/store@0.2.0-draft", "the host offers wasi:config/store@0.2.0-rc.1"),
     ] {

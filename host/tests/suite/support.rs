@@ -25,9 +25,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const TOKEN: &str = "one&^token";
 
+/// Whether the guests of this run are those of WASI 0.3. `make test` runs the suite over both.
+pub static IS_0_3: LazyLock<bool> = LazyLock::new(|| match std::env::var("TAFFRAIL_TEST_WASI").as_deref() {
+    Ok("0.3") => true,
+    Ok("0.2") | Err(_) => false,
+    Ok(other) => panic!("TAFFRAIL_TEST_WASI is 0.2 or 0.3, not {other}"),
+});
+
 /// The guests and the hello component, built once by the run itself.
 static COMPONENTS: LazyLock<PathBuf> = LazyLock::new(|| {
-    for package in [&["-p", "guests", "--examples"][..], &["-p", "hello"]] {
+    let guests = if *IS_0_3 { "guests03" } else { "guests" };
+    for package in [&["-p", guests, "--examples"][..], &["-p", "hello"]] {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--locked", "--release", "--target", "wasm32-wasip2"])
             .args(package)
@@ -43,6 +51,7 @@ static COMPONENTS: LazyLock<PathBuf> = LazyLock::new(|| {
 /// The file of a component: `hello`, or a guest by its name.
 pub fn component(name: &str) -> PathBuf {
     match name {
+        guest if *IS_0_3 => COMPONENTS.join(format!("examples/{guest}03.wasm")),
         "hello" => COMPONENTS.join("hello.wasm"),
         guest => COMPONENTS.join(format!("examples/{guest}.wasm")),
     }
@@ -163,7 +172,7 @@ impl Process {
     }
 
     pub fn log(&self) -> String {
-        self.log.0.lock().unwrap().join("\n")
+        self.log.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
     }
 
     /// The log of a process that has ended, to its last line.

@@ -1,5 +1,9 @@
 //! The command line: every flag, its environment variable, and the check that names every fault at once.
 
+mod instances;
+mod limits;
+mod outbound;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,20 +11,17 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::allowlist::Allowed;
+use instances::InstanceFlags;
+use limits::LimitFlags;
+use outbound::OutboundFlags;
+
 pub use crate::settings::{
-    AccessLog, Config, GuestConfig, GuestLimits, GuestSettings, Limits, LogFormat, OutboundLimits,
+    AccessLog, Config, GuestConfig, GuestLimits, GuestSettings, Limits, LogFormat, OutboundLimits, Reuse,
 };
-use crate::values::{
-    address, auto_or_count, count, duration, health_path, log_filter, memory_size, network, positive_duration, size,
-};
+use crate::values::{address, count, duration, health_path, log_filter, network};
 
 /// A value of `--config-dir` may be as large as a whole Kubernetes Secret (1 MiB), and no larger.
 const CONFIG_FILE_MAX: u64 = 1024 * 1024;
-
-/// Headings of `--help`.
-const LIMITS: &str = "Limits";
-const OUTBOUND: &str = "What the component may call";
 
 /// Serves one WASI HTTP component.
 ///
@@ -85,6 +86,7 @@ impl CheckHealth {
 #[derive(Debug, Clone, Args)]
 pub struct Flags {
     /// The component: a .wasm file built for wasm32-wasip2 that exports wasi:http/incoming-handler
+    /// (0.2) or wasi:http/handler (0.3)
     #[arg(value_name = "COMPONENT", env = "TAFFRAIL_COMPONENT")]
     component: PathBuf,
 
@@ -119,41 +121,6 @@ pub struct Flags {
     #[arg(long, value_name = "KEY=VALUE", env = "TAFFRAIL_ENV", hide_env_values = true)]
     env: Vec<String>,
 
-    /// A server that the component may call: scheme, host (perhaps *.example.com) and port
-    /// (repeatable; the variable takes a list with commas). By default it may call none
-    #[arg(long, value_name = "URL", env = "TAFFRAIL_ALLOW_OUTBOUND", value_delimiter = ',', help_heading = OUTBOUND)]
-    allow_outbound: Vec<String>,
-
-    /// A network that is not public, which allowed names may lead to all the same, such as the
-    /// cluster's (repeatable; the variable takes a list with commas). An address that
-    /// --allow-outbound names itself needs none
-    #[arg(long, value_name = "CIDR", env = "TAFFRAIL_OUTBOUND_NETWORK", value_delimiter = ',', help_heading = OUTBOUND)]
-    outbound_network: Vec<String>,
-
-    /// Certificate authorities to trust beside the machine's, in PEM
-    #[arg(long, value_name = "FILE", env = "TAFFRAIL_CA_FILE", help_heading = OUTBOUND)]
-    ca_file: Option<PathBuf>,
-
-    /// Time for a connection to a server: its name, TCP and TLS
-    #[arg(long, value_name = "DURATION", default_value = "2s", env = "TAFFRAIL_OUTBOUND_CONNECT_TIMEOUT", help_heading = OUTBOUND)]
-    outbound_connect_timeout: String,
-
-    /// Time for the head of a server's answer
-    #[arg(long, value_name = "DURATION", default_value = "15s", env = "TAFFRAIL_OUTBOUND_FIRST_BYTE_TIMEOUT", help_heading = OUTBOUND)]
-    outbound_first_byte_timeout: String,
-
-    /// Time between two pieces of a server's answer
-    #[arg(long, value_name = "DURATION", default_value = "30s", env = "TAFFRAIL_OUTBOUND_BETWEEN_BYTES_TIMEOUT", help_heading = OUTBOUND)]
-    outbound_between_bytes_timeout: String,
-
-    /// Calls under way at the same time, of all requests together
-    #[arg(long, value_name = "COUNT", default_value = "1000", env = "TAFFRAIL_MAX_OUTBOUND", help_heading = OUTBOUND)]
-    max_outbound: String,
-
-    /// Calls under way at the same time, of one request
-    #[arg(long, value_name = "COUNT", default_value = "16", env = "TAFFRAIL_MAX_OUTBOUND_PER_REQUEST", help_heading = OUTBOUND)]
-    max_outbound_per_request: String,
-
     /// Path on the traffic address that the host answers with its own health; empty turns it off
     #[arg(long, value_name = "PATH", default_value = "/health", env = "TAFFRAIL_HEALTH_PATH")]
     health_path: String,
@@ -169,76 +136,6 @@ pub struct Flags {
     /// After the delay: how long requests in flight may take to finish before they are cut
     #[arg(long, value_name = "DURATION", default_value = "25s", env = "TAFFRAIL_DRAIN_TIMEOUT")]
     drain_timeout: String,
-
-    /// The time of a whole request: admission, body, the component's work and the response
-    #[arg(long, value_name = "DURATION", default_value = "30s", env = "TAFFRAIL_DEADLINE", help_heading = LIMITS)]
-    deadline: String,
-
-    /// Requests in flight at the same time; more are answered 503 at once. auto: what the memory
-    /// (the cgroup's) holds, 1000 at the most; the log shows it at start
-    #[arg(long, value_name = "COUNT", default_value = "auto", env = "TAFFRAIL_MAX_IN_FLIGHT", help_heading = LIMITS)]
-    max_in_flight: String,
-
-    /// Connections open at the same time; more wait in the backlog. auto: 10000, or what memory
-    /// holds. Never more than the limit of file descriptors allows
-    #[arg(long, value_name = "COUNT", default_value = "auto", env = "TAFFRAIL_MAX_CONNECTIONS", help_heading = LIMITS)]
-    max_connections: String,
-
-    /// Time for a request's head, from its first byte
-    #[arg(long, value_name = "DURATION", default_value = "10s", env = "TAFFRAIL_HEADER_TIMEOUT", help_heading = LIMITS)]
-    header_timeout: String,
-
-    /// Time between two requests of a connection
-    #[arg(long, value_name = "DURATION", default_value = "75s", env = "TAFFRAIL_IDLE_TIMEOUT", help_heading = LIMITS)]
-    idle_timeout: String,
-
-    /// Time between two pieces of a request body; a slower one is answered 408
-    #[arg(long, value_name = "DURATION", default_value = "30s", env = "TAFFRAIL_BODY_TIMEOUT", help_heading = LIMITS)]
-    body_timeout: String,
-
-    /// Time for which a client may read nothing of its response; then the connection is closed
-    #[arg(long, value_name = "DURATION", default_value = "60s", env = "TAFFRAIL_WRITE_TIMEOUT", help_heading = LIMITS)]
-    write_timeout: String,
-
-    /// Largest request line and header together; a larger one is answered 431
-    #[arg(long, value_name = "SIZE", default_value = "32KiB", env = "TAFFRAIL_MAX_HEADER_SIZE", help_heading = LIMITS)]
-    max_header_size: String,
-
-    /// Most header fields of a request; more are answered 431
-    #[arg(long, value_name = "COUNT", default_value = "100", env = "TAFFRAIL_MAX_HEADERS", help_heading = LIMITS)]
-    max_headers: String,
-
-    /// Largest request body; a larger one is answered 413
-    #[arg(long, value_name = "SIZE", default_value = "10MiB", env = "TAFFRAIL_MAX_BODY", help_heading = LIMITS)]
-    max_body: String,
-
-    /// Largest header of the component's response; a larger one becomes 502
-    #[arg(long, value_name = "SIZE", default_value = "64KiB", env = "TAFFRAIL_MAX_RESPONSE_HEADER_SIZE", help_heading = LIMITS)]
-    max_response_header_size: String,
-
-    /// HTTP/2 streams of one connection at the same time
-    #[arg(long, value_name = "COUNT", default_value = "128", env = "TAFFRAIL_HTTP2_MAX_STREAMS", help_heading = LIMITS)]
-    http2_max_streams: String,
-
-    /// Linear memory of one instance of the component
-    #[arg(long, value_name = "SIZE", default_value = "128MiB", env = "TAFFRAIL_GUEST_MEMORY", help_heading = LIMITS)]
-    guest_memory: String,
-
-    /// Elements of one table of an instance
-    #[arg(long, value_name = "COUNT", default_value = "100000", env = "TAFFRAIL_GUEST_TABLE_ELEMENTS", help_heading = LIMITS)]
-    guest_table_elements: String,
-
-    /// Handles (requests, fields, streams, …) that an instance may hold at the same time
-    #[arg(long, value_name = "COUNT", default_value = "10000", env = "TAFFRAIL_GUEST_HANDLES", help_heading = LIMITS)]
-    guest_handles: String,
-
-    /// Bytes that an instance may hand to the host in one call
-    #[arg(long, value_name = "SIZE", default_value = "4MiB", env = "TAFFRAIL_GUEST_CALL_SIZE", help_heading = LIMITS)]
-    guest_call_size: String,
-
-    /// Lines a second that all instances together may print to the log; the rest is counted
-    #[arg(long, value_name = "COUNT", default_value = "1000", env = "TAFFRAIL_GUEST_LOG_RATE", help_heading = LIMITS)]
-    guest_log_rate: String,
 
     /// Which requests get a log line at their end: all, errors, off, or at most so many a second
     /// (100/s)
@@ -257,6 +154,15 @@ pub struct Flags {
     /// How to log on stderr: human, json, or auto (human on a terminal, json elsewhere)
     #[arg(long, value_name = "FORMAT", default_value = "auto", env = "TAFFRAIL_LOG_FORMAT")]
     log_format: String,
+
+    #[command(flatten)]
+    limits: LimitFlags,
+
+    #[command(flatten)]
+    instances: InstanceFlags,
+
+    #[command(flatten)]
+    outbound: OutboundFlags,
 }
 
 /// Every fault of a configuration, one line each.
@@ -296,14 +202,15 @@ impl Flags {
         let health_path = faults.read("--health-path", &self.health_path, health_path);
         let drain_delay = faults.read("--drain-delay", &self.drain_delay, duration);
         let drain_timeout = faults.read("--drain-timeout", &self.drain_timeout, duration);
-        let limits = self.limits(&mut faults);
+        let limits = self.limits.check(&mut faults);
         let trusted_proxies: Vec<_> =
             self.trusted_proxy.iter().filter_map(|text| faults.read("--trusted-proxy", text, network)).collect();
         let access_log = faults.read("--access-log", &self.access_log, access_log);
         let log = faults.read("--log", &self.log, log_filter);
         let log_format = faults.read("--log-format", &self.log_format, log_format);
-        let guest_limits = self.guest_limits(&mut faults);
-        let outbound = self.outbound(&mut faults);
+        let guest_limits = self.limits.check_guest(&mut faults);
+        let outbound = self.outbound.check(&mut faults);
+        let reuse = self.instances.check(&mut faults);
         let environment = pairs("--env", &self.env, &mut faults).into_iter().collect();
         let guest_config = self.guest_config(&mut faults);
         if listen.is_some() && listen == admin_listen && listen.is_some_and(|address| address.port() != 0) {
@@ -320,6 +227,7 @@ impl Flags {
                     fallback: self.fallback,
                     config: guest_config,
                     environment,
+                    reuse: reuse?,
                     limits: guest_limits?,
                     outbound: outbound?,
                 },
@@ -340,77 +248,6 @@ impl Flags {
             Some(config) if faults.0.is_empty() => Ok(config),
             _ => Err(faults),
         }
-    }
-
-    fn limits(&self, faults: &mut Faults) -> Option<Limits> {
-        let deadline = faults.read("--deadline", &self.deadline, positive_duration);
-        let max_in_flight = faults.read("--max-in-flight", &self.max_in_flight, auto_or_count);
-        let max_connections = faults.read("--max-connections", &self.max_connections, auto_or_count);
-        let header_timeout = faults.read("--header-timeout", &self.header_timeout, positive_duration);
-        let idle_timeout = faults.read("--idle-timeout", &self.idle_timeout, positive_duration);
-        let body_timeout = faults.read("--body-timeout", &self.body_timeout, positive_duration);
-        let write_timeout = faults.read("--write-timeout", &self.write_timeout, positive_duration);
-        let max_header_size = faults.read("--max-header-size", &self.max_header_size, memory_size);
-        let max_headers = faults.read("--max-headers", &self.max_headers, count);
-        let max_body = faults.read("--max-body", &self.max_body, size);
-        let response_header = &self.max_response_header_size;
-        let max_response_header_size = faults.read("--max-response-header-size", response_header, memory_size);
-        let http2_max_streams = faults.read("--http2-max-streams", &self.http2_max_streams, count);
-        Some(Limits {
-            deadline: deadline?,
-            max_in_flight: max_in_flight?,
-            max_connections: max_connections?,
-            header_timeout: header_timeout?,
-            idle_timeout: idle_timeout?,
-            body_timeout: body_timeout?,
-            write_timeout: write_timeout?,
-            max_header_size: max_header_size?,
-            max_headers: max_headers? as usize,
-            max_body: max_body?,
-            max_response_header_size: max_response_header_size?,
-            http2_max_streams: http2_max_streams?,
-        })
-    }
-
-    fn guest_limits(&self, faults: &mut Faults) -> Option<GuestLimits> {
-        let memory = faults.read("--guest-memory", &self.guest_memory, memory_size);
-        let table_elements = faults.read("--guest-table-elements", &self.guest_table_elements, count);
-        let handles = faults.read("--guest-handles", &self.guest_handles, count);
-        let call_size = faults.read("--guest-call-size", &self.guest_call_size, memory_size);
-        let log_rate = faults.read("--guest-log-rate", &self.guest_log_rate, count);
-        Some(GuestLimits {
-            memory: memory?,
-            table_elements: table_elements? as usize,
-            handles: handles? as usize,
-            call_size: call_size?,
-            log_rate: log_rate?,
-        })
-    }
-
-    fn outbound(&self, faults: &mut Faults) -> Option<OutboundLimits> {
-        let mut list = |flag, texts: &[String]| -> Vec<_> {
-            texts.iter().filter_map(|text| faults.read(flag, text, Allowed::parse)).collect()
-        };
-        let allowed = list("--allow-outbound", &self.allow_outbound);
-        let networks = self.outbound_network.iter();
-        let networks = networks.filter_map(|text| faults.read("--outbound-network", text, network)).collect();
-        let connect = faults.read("--outbound-connect-timeout", &self.outbound_connect_timeout, positive_duration);
-        let first = &self.outbound_first_byte_timeout;
-        let first = faults.read("--outbound-first-byte-timeout", first, positive_duration);
-        let between = &self.outbound_between_bytes_timeout;
-        let between = faults.read("--outbound-between-bytes-timeout", between, positive_duration);
-        let all = faults.read("--max-outbound", &self.max_outbound, count);
-        let one = faults.read("--max-outbound-per-request", &self.max_outbound_per_request, count);
-        Some(OutboundLimits {
-            allowed,
-            networks,
-            ca_file: self.ca_file.clone(),
-            connect_timeout: connect?,
-            first_byte_timeout: first?,
-            between_bytes_timeout: between?,
-            max_in_flight: all?,
-            max_per_request: one?,
-        })
     }
 
     fn guest_config(&self, faults: &mut Faults) -> GuestConfig {

@@ -3,6 +3,8 @@
 //! 12 digits) are labels. No label ever holds what a client chose: no path, no host, no method. The number of series is
 //! bounded by the number of reasons and of statuses.
 
+mod process;
+
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,11 +14,13 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
+
+use process::Process;
 
 /// From half a millisecond (a small guest answers in less) to the default deadline, each about twice the one before, so
 /// that a quantile is never off by more than half.
@@ -50,6 +54,7 @@ pub struct Metrics {
     instantiate: Histogram,
     guest_busy: Counter<f64, AtomicU64>,
     guest_memory: Histogram,
+    instances_retired: Family<RetiredLabel, Counter>,
     drain_cut: Counter,
     outbound: Family<OutboundOutcome, Counter>,
     spans_ended: Counter,
@@ -102,6 +107,24 @@ pub struct ComponentInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     code: u16,
+    reason: &'static str,
+}
+
+/// Why an instance that is reused has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retired {
+    /// It has answered as many requests as it may.
+    Requests,
+    /// It has grown too large.
+    Memory,
+    /// It has waited too long.
+    Idle,
+    /// It failed, or its time was over.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetiredLabel {
     reason: &'static str,
 }
 
@@ -159,6 +182,8 @@ impl Metrics {
         let guest_busy = register(registry, "guest_cpu_seconds", busy, Counter::default());
         let peak = "Linear memory of an instance when it ended, which is its peak";
         let guest_memory = register(registry, "guest_memory_peak_bytes", peak, Histogram::new(MEMORY_BYTES));
+        let retired = "Reused instances that have ended: after their requests, too large, idle, or failed";
+        let instances_retired = register(registry, "guest_instances_retired", retired, Family::default());
         let asked = "Outbound requests of the component by reason";
         let outbound = register(registry, "outbound_requests", asked, Family::default());
         Arc::new(Self {
@@ -171,6 +196,7 @@ impl Metrics {
             instantiate,
             guest_busy,
             guest_memory,
+            instances_retired,
             drain_cut,
             outbound,
             spans_ended,
@@ -232,6 +258,17 @@ impl Metrics {
     /// An instance ended: the memory that it had then, in bytes.
     pub fn guest_memory(&self, bytes: usize) {
         self.guest_memory.observe(bytes as f64);
+    }
+
+    /// An instance that is reused has ended.
+    pub fn instance_retired(&self, why: Retired) {
+        let reason = match why {
+            Retired::Requests => "requests",
+            Retired::Memory => "memory",
+            Retired::Idle => "idle",
+            Retired::Failed => "failed",
+        };
+        self.instances_retired.get_or_create(&RetiredLabel { reason }).inc();
     }
 
     /// The component asked for something outside.
@@ -378,42 +415,6 @@ impl Collector for InFlightGauge {
         gauge(&mut encoder, "requests_in_flight_limit", "Requests that may be with the component at a time", limit)?;
         let share = now as f64 / limit.max(1) as f64;
         gauge(&mut encoder, "saturation_ratio", "Requests in flight divided by their limit", share)
-    }
-}
-
-/// The standard metrics of a process, from `/proc`.
-#[derive(Debug)]
-struct Process;
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // The fields after the name, which stands in brackets and may hold anything.
-        let fields: Vec<f64> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .skip(1)
-            .map(|field| field.parse().unwrap_or(0.0))
-            .collect();
-        let field = |at: usize| fields.get(at - 4).copied().unwrap_or(0.0); // numbered as in proc(5)
-        let ticks = 100.0; // Linux fixed USER_HZ for good
-        let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-        let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok()).unwrap_or(0.0);
-        let cpu = ConstCounter::new((field(14) + field(15)) / ticks);
-        let described =
-            encoder.encode_descriptor("process_cpu_seconds", "CPU time of the process", None, cpu.metric_type())?;
-        cpu.encode(described)?;
-        let page = rustix::param::page_size() as f64;
-        gauge(&mut encoder, "process_resident_memory_bytes", "Resident memory", field(24) * page)?;
-        gauge(&mut encoder, "process_virtual_memory_bytes", "Address space, most of it only reserved", field(23))?;
-        gauge(&mut encoder, "process_threads", "Threads", field(20))?;
-        gauge(&mut encoder, "process_start_time_seconds", "Start, in seconds since 1970", boot + field(22) / ticks)?;
-        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        gauge(&mut encoder, "process_open_fds", "Open descriptors", open as f64)?;
-        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        gauge(&mut encoder, "process_max_fds", "Descriptors that may be open", most.unwrap_or(u64::MAX) as f64)
     }
 }
 

@@ -1,0 +1,47 @@
+//! How a guest failed, by what wasmtime reports.
+
+use wasmtime::Trap;
+use wasmtime::component::ResourceTableError;
+use wasmtime_wasi::I32Exit;
+
+use super::limits::Limiter;
+use crate::body::RequestBodyError;
+use crate::error::Error;
+
+impl From<RequestBodyError> for wasmtime_wasi_http::Error {
+    fn from(_: RequestBodyError) -> Self {
+        Self::HttpProtocolError
+    }
+}
+
+/// The failure of a guest; what its limiter refused outweighs the trap that came of it.
+pub fn failure(error: wasmtime::Error, limiter: &Limiter) -> Error {
+    limiter.failure(|| format!("{error:?}")).unwrap_or_else(|| reported(error))
+}
+
+/// A failure of the host's own.
+pub fn internal(error: wasmtime::Error) -> Error {
+    Error::HostInternal(format!("{error:#}"))
+}
+
+fn reported(error: wasmtime::Error) -> Error {
+    let detail = format!("{error:?}");
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return Error::GuestExited(exit.0);
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return internal(error);
+    }
+    if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
+        return Error::GuestStackOverflow(detail);
+    }
+    // Too many handles of the component itself, and too large a call, have no public type.
+    let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
+    if full || detail.contains("component handle") && detail.contains("limit") {
+        return Error::GuestTooManyHandles(detail);
+    }
+    if detail.contains("too much data") || detail.contains("fuel") {
+        return Error::GuestCallTooLarge(detail);
+    }
+    Error::GuestTrapped(detail)
+}

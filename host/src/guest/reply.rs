@@ -1,0 +1,249 @@
+//! The guest's response: its head, and a body that runs the guest as it is read.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::CONTENT_LENGTH;
+use hyper::{Response, StatusCode};
+use tokio::task::coop::unconstrained;
+use tokio_util::sync::CancellationToken;
+use wasmtime_wasi_http::WasiBody;
+
+use super::run::Run;
+use crate::body::{BodyReport, content_length};
+use crate::error::Error;
+
+/// How much of a body may be taken before its head goes out, in bytes: a small one goes out whole, with its length. Twice
+/// what a guest of WASI 0.2 can have written when it ends.
+const AHEAD: usize = 256 * 1024;
+
+/// What a guest answers: a response, or the error that it reports in its place.
+pub type Head = Result<Reply, String>;
+
+/// A response as the guest hands it over.
+#[derive(Debug)]
+pub struct Reply {
+    response: Response<WasiBody>,
+    progress: Option<Arc<Progress>>,
+}
+
+/// What a guest of WASI 0.3 and its response know of each other.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The response was taken whole.
+    pub taken: CancellationToken,
+    /// The guest has ended, but for what of its response was not taken.
+    pub ended: AtomicBool,
+}
+
+impl From<Response<WasiBody>> for Reply {
+    /// Of a guest of WASI 0.2: it can end before its body is taken.
+    fn from(response: Response<WasiBody>) -> Self {
+        Self { response, progress: None }
+    }
+}
+
+impl Reply {
+    /// Of a guest of WASI 0.3: its run is over when its body is taken.
+    pub fn concurrent(response: Response<WasiBody>, progress: Arc<Progress>) -> Self {
+        Self { response, progress: Some(progress) }
+    }
+
+    /// Puts head, body and the rest of the guest together. What the guest has written by now is taken at once: if that is
+    /// not a whole response, and the guest has ended, then the client can still be told.
+    ///
+    /// # Errors
+    /// How the response is broken, or how the guest failed.
+    pub async fn respond(self, run: Run, report: BodyReport, head_only: bool) -> Result<Response<GuestBody>, Error> {
+        let (mut head, live) = self.response.into_parts();
+        let bodiless = head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
+        }
+        let promised = if bodiless { None } else { content_length(&head.headers) };
+        let live = (!bodiless).then_some(live);
+        let progress = self.progress;
+        let mut body = GuestBody { ahead: VecDeque::new(), live, promised, run, report, progress };
+        if body.run.is_over() || body.progress.is_some() {
+            body.take_ahead().await?;
+        } else if body.live.as_ref().is_none_or(Body::is_end_stream) {
+            body.end();
+        }
+        if body.is_end_stream() {
+            body.finish(); // hyper asks for no frame, so nothing else would run the rest of the guest
+        }
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+/// The body of a guest's response, together with the guest that still writes it.
+///
+/// hyper drops a body as soon as it has as many bytes as `content-length` says, without asking for its end.
+pub struct GuestBody {
+    /// What was taken before hyper asked for it.
+    ahead: VecDeque<Frame<Bytes>>,
+    /// The rest; `None` when all of it was taken.
+    live: Option<WasiBody>,
+    /// Bytes that `content-length` still promises, of what is not taken yet.
+    promised: Option<u64>,
+    run: Run,
+    report: BodyReport,
+    progress: Option<Arc<Progress>>,
+}
+
+impl GuestBody {
+    /// Takes what there is without waiting, up to [`AHEAD`].
+    async fn take_ahead(&mut self) -> Result<(), Error> {
+        let mut length = 0;
+        poll_fn(|context| {
+            while length < AHEAD {
+                match self.poll_guest(context) {
+                    Poll::Ready(Some(frame)) => {
+                        let frame = frame?;
+                        length += frame.data_ref().map_or(0, Bytes::len);
+                        self.ahead.push_back(frame);
+                    }
+                    Poll::Ready(None) => {
+                        self.end();
+                        // A guest of WASI 0.3 may have waited for just that.
+                        return match self.run.poll(context) {
+                            Poll::Pending => Poll::Ready(Ok(())),
+                            ended => ended,
+                        };
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Runs the guest as far as it goes, then takes a frame of what it has written.
+    fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Poll::Ready(Err(error)) = self.run.poll(context) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let broken = |what| Poll::Ready(Some(Err(Error::GuestBodyBroken(what))));
+        let frame = match self.poll_live(context) {
+            Poll::Ready(frame) => frame,
+            // The instance outlives the run, and holds a body open that nobody will end.
+            Poll::Pending if self.run.end_instance() => ready!(self.poll_live(context)),
+            // So does a guest of WASI 0.3; but perhaps its body is another's, which it only passes on.
+            Poll::Pending if self.is_left_open() => return broken("the guest ended and left it open".to_owned()),
+            Poll::Pending => return Poll::Pending,
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match self.promised {
+                    Some(promised) if promised < length => {
+                        return broken("it is longer than its content-length".to_owned());
+                    }
+                    Some(promised) => self.promised = Some(promised - length),
+                    None => {}
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => broken(error.to_string()),
+            None => match self.promised {
+                None | Some(0) => Poll::Ready(None),
+                Some(missing) => broken(format!("{missing} bytes of its content-length are missing")),
+            },
+        }
+    }
+
+    /// A frame of what was written. Once the guest has ended, `Pending` would say that none will come; so tokio must not
+    /// say it only because the task has had its share of this turn.
+    fn poll_live(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, wasmtime_wasi_http::Error>>> {
+        let Some(live) = &mut self.live else { return Poll::Ready(None) };
+        self.report.begin_passing();
+        pin!(unconstrained(poll_fn(|context| Pin::new(&mut *live).poll_frame(context)))).poll(context)
+    }
+
+    /// Whether the guest has ended and its body has not.
+    fn is_left_open(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.ended.load(Relaxed)) && !self.report.is_passing()
+    }
+
+    /// All of it was taken.
+    fn end(&mut self) {
+        self.live = None;
+        if let Some(progress) = self.progress.take() {
+            progress.taken.cancel();
+        }
+        self.run.body_taken();
+    }
+
+    /// All of it was sent: only the guest goes on.
+    fn finish(&mut self) {
+        self.end();
+        self.run.detach();
+    }
+}
+
+impl Drop for GuestBody {
+    fn drop(&mut self) {
+        if self.ahead.is_empty() && (self.live.is_none() || self.promised == Some(0)) {
+            self.finish(); // complete. Otherwise the client has left, and the guest stops.
+        }
+    }
+}
+
+impl Body for GuestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = match self.ahead.pop_front() {
+            Some(frame) => Some(Ok(frame)),
+            None => ready!(self.poll_guest(context)),
+        };
+        match &frame {
+            Some(Ok(_)) => {}
+            None => self.finish(),
+            Some(Err(_)) => {
+                self.live = None;
+                self.promised = None;
+                self.run = Run::over();
+                if self.report.is_failed() {
+                    return Poll::Ready(Some(Err(self.report.take_error())));
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.live.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.ahead.iter().any(Frame::is_trailers) {
+            return SizeHint::default();
+        }
+        let ahead: u64 = self.ahead.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let live = self.live.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(live.lower() + ahead);
+        if let Some(upper) = live.upper() {
+            hint.set_upper(upper + ahead);
+        }
+        hint
+    }
+}
+
+impl std::fmt::Debug for GuestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestBody").field("promised", &self.promised).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,57 @@
+//! One call of a WASI 0.3 component: `wasi:http/handler`.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use hyper::Request;
+use tokio::sync::oneshot;
+use wasmtime::Store;
+use wasmtime_wasi_http::WasiHttpView;
+use wasmtime_wasi_http::p3;
+use wasmtime_wasi_http::p3::bindings::Service;
+
+use super::reply::{Head, Progress, Reply};
+use super::store::State;
+use crate::body::RequestBody;
+
+/// Calls the handler. The response goes out through `head` as soon as the guest returns it. This ends when the guest's
+/// tasks have ended and its body was taken: the body flows only while this is polled, and the deadline that is around this
+/// is the body's too. Dropping the future, and then the store, stops the guest wherever it is.
+///
+/// # Errors
+/// What wasmtime reports of a guest that failed.
+pub async fn run(
+    service: &Service,
+    store: &mut Store<State>,
+    request: Request<RequestBody>,
+    head: oneshot::Sender<Head>,
+) -> wasmtime::Result<()> {
+    // How the request's body fared is known to the one who reads it; there is nothing to add.
+    let (request, _) = p3::Request::from_http(store.data_mut().http().hooks, request);
+    let ran = store.run_concurrent(async |accessor| {
+        let progress = Arc::<Progress>::default();
+        match service.handle(accessor, request).await? {
+            Ok(response) => {
+                // What the guest is told of its response: that the host has taken all of it.
+                let sent = progress.taken.clone().cancelled_owned();
+                let response = accessor.with(|store| {
+                    response.into_http(store, async move {
+                        sent.await;
+                        Ok(())
+                    })
+                })?;
+                let _ = head.send(Ok(Reply::concurrent(response, progress.clone())));
+            }
+            Err(code) => {
+                let _ = head.send(Err(format!("{code:?}")));
+                progress.taken.cancel();
+            }
+        }
+        poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
+        progress.ended.store(true, Relaxed);
+        progress.taken.cancelled().await;
+        Ok(())
+    });
+    ran.await?
+}
