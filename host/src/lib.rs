@@ -203,7 +203,6 @@ impl Host {
             Ok(()) => 0,
             Err(_) => self.requests.in_flight(),
         };
-        self.requests.metrics().drain_cut(cut);
         if let Some(spans) = self.spans {
             spans.finish().await;
         }

@@ -32,12 +32,14 @@ fn reported(error: wasmtime::Error) -> Error {
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return internal(error);
     }
-    if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
-        return Error::GuestStackOverflow(detail);
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => return Error::GuestStackOverflow(detail),
+        Some(Trap::NoAsyncResult) => return Error::GuestNoResponse, // a task of WASI 0.3 that ended without a result
+        _ => {}
     }
     // Too many handles of the component itself, and too large a call, have no public type.
     let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
-    if full || detail.contains("component handle") && detail.contains("limit") {
+    if full || detail.contains("handle") && detail.contains("limit") {
         return Error::GuestTooManyHandles(detail);
     }
     if detail.contains("too much data") || detail.contains("fuel") {

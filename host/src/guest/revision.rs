@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
 use wasmtime_wasi_http::{p2, p3};
 
 use super::instance::Linked;
@@ -91,7 +92,12 @@ impl<'a> Source<'a> {
         let (world, imports) = check(engine, file, &component)?;
         let is_0_3 = world.starts_with("wasi:http/service");
         let linked = store::linker(engine, self.is_concurrent())
-            .and_then(|linker| linker.instantiate_pre(&component))
+            .and_then(|mut linker| {
+                for name in types_alone(engine, &component).filter(|name| name.starts_with(HANDLER_0_3)) {
+                    linker.instance(&name)?;
+                }
+                linker.instantiate_pre(&component)
+            })
             .and_then(|linked| {
                 Ok(if is_0_3 {
                     Linked::Wasi03(p3::bindings::ServicePre::new(linked)?)
@@ -207,8 +213,24 @@ fn check(engine: &Engine, file: &Path, component: &Component) -> anyhow::Result<
     let imports: Vec<String> = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
     let exports: Vec<String> = kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
     let world = handler_world(&exports).with_context(|| format!("{} cannot serve HTTP", file.display()))?;
-    check_imports(&imports).with_context(|| format!("{} asks for what the host does not offer", file.display()))?;
+    let types: Vec<String> = types_alone(engine, component).collect();
+    let asked = imports.iter().filter(|import| !(types.contains(import) && import.starts_with(HANDLER_0_3)));
+    check_imports(asked).with_context(|| format!("{} asks for what the host does not offer", file.display()))?;
     Ok((world, imports))
+}
+
+/// The imported interfaces of which only types are used. A component of the world `wasi:http/middleware` imports the handler
+/// like that when it calls none.
+fn types_alone(engine: &Engine, component: &Component) -> impl Iterator<Item = String> {
+    let kind = component.component_type();
+    let types_alone = |item: ComponentItem| match item {
+        ComponentItem::ComponentInstance(instance) => {
+            !instance.exports(engine).any(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
+        }
+        _ => false,
+    };
+    let imports: Vec<_> = kind.imports(engine).map(|(name, item)| (name.to_owned(), types_alone(item.ty))).collect();
+    imports.into_iter().filter(|(_, types)| *types).map(|(name, _)| name)
 }
 
 /// Tells a component from everything else that a file may hold, by its first eight bytes.
@@ -261,8 +283,8 @@ fn handler_world(exports: &[String]) -> anyhow::Result<String> {
 }
 
 /// Names every import that the host does not offer: the nearest one that it does, or the version that it has.
-fn check_imports(imports: &[String]) -> anyhow::Result<()> {
-    let unknown: Vec<String> = imports.iter().filter_map(|import| import_fault(import)).collect();
+fn check_imports<'a>(imports: impl Iterator<Item = &'a String>) -> anyhow::Result<()> {
+    let unknown: Vec<String> = imports.filter_map(|import| import_fault(import)).collect();
     if unknown.is_empty() { Ok(()) } else { bail!("{}", unknown.join("; ")) }
 }
 

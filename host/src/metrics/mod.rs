@@ -55,7 +55,6 @@ pub struct Metrics {
     guest_busy: Counter<f64, AtomicU64>,
     guest_memory: Histogram,
     instances_retired: Family<RetiredLabel, Counter>,
-    drain_cut: Counter,
     outbound: Family<OutboundOutcome, Counter>,
     spans_ended: Counter,
     spans_exported: Family<ExportOutcome, Counter>,
@@ -156,8 +155,6 @@ impl Metrics {
         info.get_or_create(&component).set(1);
         all.register("component_info", "The component that is served", info);
         let connections = register(all, "connections_open", "Open traffic connections", Gauge::default());
-        let cut = "Requests that were cut because the drain's time was over";
-        let drain_cut = register(all, "drain_cut", cut, Counter::default());
         let ended = "Sampled spans that have ended; those that are never exported were dropped, as the queue was full";
         let spans_ended = register(all, "spans_ended", ended, Counter::default());
         let exported = "Spans that a collector took (ok) or did not (failed)";
@@ -197,7 +194,6 @@ impl Metrics {
             guest_busy,
             guest_memory,
             instances_retired,
-            drain_cut,
             outbound,
             spans_ended,
             spans_exported,
@@ -285,11 +281,6 @@ impl Metrics {
     pub fn spans_exported(&self, spans: usize, taken: bool) {
         let result = if taken { "ok" } else { "failed" };
         self.spans_exported.get_or_create(&ExportOutcome { result }).inc_by(spans as u64);
-    }
-
-    /// Requests were cut at the end of a drain.
-    pub fn drain_cut(&self, requests: usize) {
-        self.drain_cut.inc_by(requests as u64);
     }
 
     /// Keeps a failure for the status page, in the place of the oldest one.

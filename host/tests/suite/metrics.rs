@@ -17,7 +17,7 @@ pub async fn scrape(host: &TestHost) -> String {
 
 #[tokio::test]
 async fn requests_are_counted_by_status_reason_and_component() {
-    let host = TestHost::serving("fail").start().await;
+    let host = TestHost::serving("fail").with("--instance-reuse", "1").start().await;
     for (target, count) in [("/", 5), ("/nothing", 3), ("/trap", 2), ("/silent", 1)] {
         for _ in 0..count {
             get(host.addr, target).await;

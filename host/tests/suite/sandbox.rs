@@ -28,7 +28,7 @@ async fn the_environment_is_what_the_operator_says() {
 
 #[tokio::test]
 async fn the_state_of_one_request_is_never_visible_to_the_next() {
-    let host = TestHost::serving("state").start().await;
+    let host = TestHost::serving("state").with("--instance-reuse", "1").start().await;
     for protocol in BOTH {
         let mut client = Client::connect(protocol, host.addr).await;
         for _ in 0..50 {

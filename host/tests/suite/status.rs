@@ -15,9 +15,15 @@ async fn the_page_says_what_is_served_and_what_fails() {
     let page = get(host.admin, "/").await;
     let version = get(host.admin, "/version").await.json();
     let id = trapped.header("x-request-id");
-    for text in
-        ["fail.wasm", "ready", version["component"]["digest"].as_str().unwrap(), "guest_trapped", "GET /trap", id]
-    {
+    let file = component("fail");
+    for text in [
+        file.file_name().unwrap().to_str().unwrap(),
+        "ready",
+        version["component"]["digest"].as_str().unwrap(),
+        "guest_trapped",
+        "GET /trap",
+        id,
+    ] {
         assert!(page.text().contains(text), "{text} in {}", page.text());
     }
     assert!(!page.text().contains("{{"), "every placeholder is filled: {}", page.text());
@@ -67,7 +73,10 @@ fn a_real_browser_shows_it_at_phone_and_desktop_width_under_load() {
         }
     });
     let url = format!("http://{admin}/");
-    while !runtime.block_on(get(admin, "/")).text().contains("guest_no_response") {}
+    let since = std::time::Instant::now();
+    while !runtime.block_on(get(admin, "/")).text().contains("guest_no_response") {
+        assert!(since.elapsed() < PATIENCE, "the page never shows the failure");
+    }
     for (name, size) in [("phone", "390,1400"), ("desktop", "1280,1100")] {
         let folder = tempfile::tempdir().expect("a folder");
         let shot = shots.join(format!("{name}.png"));
