@@ -74,7 +74,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::Admin;
 use crate::capacity::Machine;
@@ -93,6 +93,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Guests that the pool has room for beyond the limit of requests in flight: the probe at start, and stores whose memory is
 /// still being given back.
 const SPARE_GUESTS: u32 = 8;
+
+/// How often the log says that a large component is still being compiled.
+const PROGRESS: Duration = Duration::from_secs(5);
 
 /// A running host. Ends when it is drained.
 #[derive(Debug)]
@@ -126,8 +129,17 @@ impl Host {
 
         let (settings, limits) = (config.guest.clone(), config.limits);
         let pool = limits.max_in_flight.unwrap_or(capacity::IN_FLIGHT) + SPARE_GUESTS;
-        let load = move || Guest::load(&settings, pool);
-        let mut guest = tokio::task::spawn_blocking(load).await.context("the compiler failed")??;
+        let reuse = settings.reuse;
+        let machine = Machine::look();
+        let load = move || Guest::load(&settings, pool, machine.memory);
+        let mut loading = tokio::task::spawn_blocking(load);
+        let started = Instant::now();
+        let mut guest = loop {
+            match timeout(PROGRESS, &mut loading).await {
+                Ok(loaded) => break loaded.context("the compiler failed")??,
+                Err(_) => tracing::info!(seconds = started.elapsed().as_secs(), "still compiling the component"),
+            }
+        };
         let version = serde_json::json!({ "host": env!("CARGO_PKG_VERSION"), "component": guest.revision().json() });
         admin.publish(version, guest.metrics().clone());
         lifecycle.advance(Phase::Starting(Step::Instantiate));
@@ -135,6 +147,13 @@ impl Host {
         let machine = Machine::look();
         let capacity = machine.capacity(limits.max_connections, limits.max_in_flight, initial_memory);
         guest.set_memory(capacity.guest_memory);
+        if reuse.requests > 1 && initial_memory > reuse.memory as u64 {
+            tracing::warn!(
+                initial_memory,
+                instance_memory = reuse.memory,
+                "no instance will answer a second request: each starts with more memory than --instance-memory"
+            );
+        }
 
         lifecycle.advance(Phase::Starting(Step::Listen));
         let (allocator, digest) = (guest.allocator(), guest.revision().digest.clone());

@@ -74,6 +74,8 @@ pub struct Limits {
 pub struct Reuse {
     /// Requests, one after the other; 1 gives each a sandbox of its own.
     pub requests: u32,
+    /// Requests at the same time, of a component of WASI 0.3.
+    pub concurrency: u32,
     /// How long an instance may wait for its next request.
     pub idle: Duration,
     /// Linear memory above which an instance ends after its request, in bytes.

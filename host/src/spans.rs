@@ -224,7 +224,7 @@ impl Drop for Span {
 /// The part of a trace that belongs to one guest: what it is told, and what it calls.
 #[derive(Debug, Clone)]
 pub struct GuestTrace {
-    /// Where the guest is, as it is told.
+    /// Where the guest is, as it is told; all zeros where it runs for several requests at the same time.
     pub place: Place,
     state: Option<HeaderValue>,
     spans: Option<Arc<Spans>>,
@@ -235,6 +235,11 @@ impl GuestTrace {
     pub fn new(request: Place, spans: Option<Arc<Spans>>) -> (Self, Option<Span>) {
         let run = spans.as_ref().map(|spans| spans.child(SpanKind::Internal, "guest", request));
         (Self { place: run.as_ref().map_or(request, Span::place), state: None, spans }, run)
+    }
+
+    /// Of a guest that runs for several requests at the same time: what it calls belongs to none of them.
+    pub fn of_nobody() -> Self {
+        Self { place: Place::NOWHERE, state: None, spans: None }
     }
 
     /// Tells the guest, in the headers of its request. `given`: the client said where it is, so that nothing needs to be
@@ -251,6 +256,9 @@ impl GuestTrace {
     /// Tells a server that the guest calls, in the headers of that request. A guest that has said where it is knows
     /// better; where spans are exported, the call is one. The query is left out of it.
     pub fn call(&self, method: &Method, uri: &Uri, headers: &mut HeaderMap) -> Option<Span> {
+        if self.place == Place::NOWHERE {
+            return None;
+        }
         let own = Place::of(headers).filter(|own| own.trace == self.place.trace);
         let name = method_name(method);
         let span = self.spans.as_ref().map(|spans| {

@@ -12,9 +12,9 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// A place in a trace: what a `traceparent` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// The trace; not zero.
+    /// The trace; not zero but in [`Place::NOWHERE`].
     pub trace: TraceId,
-    /// The span in it; not zero.
+    /// The span in it; the same.
     pub span: u64,
     /// Whether somebody has sampled the trace already.
     pub sampled: bool,
@@ -23,6 +23,11 @@ pub struct Place {
 /// The id of a trace. Shown as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId(pub u128);
+
+impl Place {
+    /// No place in any trace.
+    pub const NOWHERE: Self = Self { trace: TraceId(0), span: 0, sampled: false };
+}
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

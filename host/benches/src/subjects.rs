@@ -79,19 +79,10 @@ pub fn all() -> Vec<Subject> {
         Subject::new("native", "native hyper", Native),
         Subject::new("taffrail", "taffrail 0.2, fresh", Taffrail),
         Subject::new("taffrail-reuse", "taffrail 0.2, reuse", Taffrail).flags(&["--instance-reuse", REUSE]),
-        // --instance-concurrency comes with 0.3 and stands for it here.
-        Subject::new("taffrail-03", "taffrail 0.3, fresh", Taffrail).on(Wasi::V03).flags(&[
-            "--instance-reuse",
-            "1",
-            "--instance-concurrency",
-            "1",
-        ]),
-        Subject::new("taffrail-03-reuse", "taffrail 0.3, reuse", Taffrail).on(Wasi::V03).flags(&[
-            "--instance-reuse",
-            REUSE,
-            "--instance-concurrency",
-            "16",
-        ]),
+        Subject::new("taffrail-03", "taffrail 0.3, fresh", Taffrail).on(Wasi::V03),
+        Subject::new("taffrail-03-reuse", "taffrail 0.3, reuse", Taffrail)
+            .on(Wasi::V03)
+            .flags(&["--instance-reuse", REUSE]),
         Subject::new("wasmtime", "wasmtime serve 0.2, default", Wasmtime),
         Subject::new("wasmtime-reuse", "wasmtime serve 0.2, reuse", Wasmtime)
             .flags(&["--max-instance-reuse-count", REUSE]),

@@ -36,6 +36,9 @@ const KEEP_STACK: usize = 64 * 1024;
 /// Slots that may keep something while no guest is in them: 32 × 336 KiB are 11 MiB.
 const WARM_SLOTS: u32 = 32;
 
+/// Initial memory up to this size is mapped, copied on write, and not written at every start, in bytes.
+const DENSE_IMAGE: u64 = 256 * 1024 * 1024;
+
 /// Where the memory of guests comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocator {
@@ -109,7 +112,10 @@ fn config(allocation: InstanceAllocationStrategy, concurrent: bool) -> Config {
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
-        .memory_init_cow(true);
+        .memory_init_cow(true)
+        // However sparse its initial memory is: those of scripting languages have tens of MiB, which would be copied
+        // for every instance.
+        .memory_guaranteed_dense_image_size(DENSE_IMAGE);
     config
 }
 

@@ -69,6 +69,14 @@ impl Instance {
         ended.map_err(|error| failure(error, self.store.data().limiter()))
     }
 
+    /// Store and handler of a component of WASI 0.3, for one who runs it otherwise.
+    pub fn into_service(self) -> Option<(p3::bindings::Service, Store<State>)> {
+        match self.exports {
+            Exports::Wasi02(_) => None,
+            Exports::Wasi03(service) => Some((service, self.store)),
+        }
+    }
+
     /// Linear memory that it has, in bytes.
     pub fn memory(&self) -> usize {
         self.store.data().limiter().memory()
@@ -158,6 +166,16 @@ impl Idle {
         instance.store.data_mut().let_go();
         instance.idle_since = Instant::now();
         self.lock().push_back(instance);
+    }
+
+    /// Ends the one that has waited longest, because its memory is needed. False where none waits.
+    pub fn reclaim(&self) -> bool {
+        let oldest = self.lock().pop_front(); // the lock is free again before the instance gives its memory back
+        let found = oldest.is_some();
+        if found {
+            self.metrics.instance_retired(Retired::Memory);
+        }
+        found
     }
 
     /// Ends those that have waited for longer than `--instance-idle`.

@@ -1,10 +1,11 @@
 //! What one guest may grow to, and all of them together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use wasmtime::ResourceLimiter;
 
+use super::instance::Idle;
 use crate::config::GuestLimits;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -13,16 +14,23 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub struct Budget {
     free: AtomicUsize,
+    /// Who gives memory back when there is none.
+    idle: Weak<Idle>,
 }
 
 impl Budget {
-    /// `bytes` for all.
-    pub fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { free: AtomicUsize::new(bytes) })
+    /// `bytes` for all. Instances that wait for a request end when somebody needs their memory.
+    pub fn new(bytes: usize, idle: &Arc<Idle>) -> Arc<Self> {
+        Arc::new(Self { free: AtomicUsize::new(bytes), idle: Arc::downgrade(idle) })
     }
 
     fn take(&self, bytes: usize) -> bool {
-        self.free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes)).is_ok()
+        while self.free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes)).is_err() {
+            if !self.idle.upgrade().is_some_and(|idle| idle.reclaim()) {
+                return false;
+            }
+        }
+        true
     }
 
     fn give(&self, bytes: usize) {

@@ -16,6 +16,7 @@ mod precompiled;
 mod reply;
 mod revision;
 mod run;
+mod shared;
 mod stdio;
 mod store;
 mod wasi02;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use hyper::{Method, Request, Response};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -51,6 +52,7 @@ use instance::{Idle, Instance, Lease, Linked};
 use limits::Budget;
 use reply::Head;
 use run::{Busy, Run};
+use shared::{Seat, SharedInstances};
 use store::{Owner, Shared};
 
 /// How long an instantiation may take at start. Runtimes of scripting languages take a second; nothing honest takes this.
@@ -64,6 +66,8 @@ pub struct Guest {
     revision: Revision,
     shared: Shared,
     idle: Arc<Idle>,
+    /// Where an instance may answer several requests at the same time.
+    shared_instances: Option<Arc<SharedInstances>>,
 }
 
 /// What the host knows of a request when it calls the guest.
@@ -82,14 +86,16 @@ pub struct Call<G> {
 }
 
 impl Guest {
-    /// Reads, compiles and links a component; `guests` is how many may run at the same time. Blocks the thread.
+    /// Reads, compiles and links a component; `guests` is how many may run at the same time, `memory` what the machine has,
+    /// in bytes. Blocks the thread.
     ///
     /// # Errors
     /// One sentence that says what is wrong with the file, or with the machine.
-    pub fn load(settings: &GuestSettings, guests: u32) -> anyhow::Result<Self> {
+    pub fn load(settings: &GuestSettings, guests: u32, memory: u64) -> anyhow::Result<Self> {
         let limits = settings.limits;
         let source = revision::Source::read(settings)?;
         let concurrent = source.is_concurrent();
+        source.announce(memory);
         let (engine, allocator) = engine::start(guests, &limits, concurrent)?;
         let started = std::time::Instant::now();
         let (revision, linked) = source.load(&engine)?;
@@ -107,17 +113,30 @@ impl Guest {
             name: revision.file.file_stem().map_or_else(String::new, |stem| stem.display().to_string()),
             world: revision.world.clone(),
         });
-        let (budget, log_rate) = (Budget::new(limits.memory), Arc::new(RateLimit::new(limits.log_rate)));
+        let log_rate = Arc::new(RateLimit::new(limits.log_rate));
         let servers = Servers::new(settings.outbound.clone())?;
         let environment = settings.environment.clone();
         let idle = Idle::new(settings.reuse, metrics.clone());
+        let budget = Budget::new(limits.memory, &idle);
+        let shared_instances = match &linked {
+            Linked::Wasi03(_) if settings.reuse.concurrency > 1 => {
+                Some(SharedInstances::new(settings.reuse, metrics.clone()))
+            }
+            Linked::Wasi02(_) if settings.reuse.concurrency > 1 => {
+                bail!(
+                    "{} is a component of WASI 0.2, which answers one request at a time: leave --instance-concurrency out",
+                    revision.file.display()
+                )
+            }
+            _ => None,
+        };
         let shared = Shared { config, environment, limits, budget, log_rate, servers, metrics, concurrent };
-        Ok(Self { engine, allocator, linked, revision, shared, idle })
+        Ok(Self { engine, allocator, linked, revision, shared, idle, shared_instances })
     }
 
     /// Sets the linear memory for all guests together, in bytes. Until then there is enough for one.
     pub fn set_memory(&mut self, bytes: u64) {
-        self.shared.budget = Budget::new(usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.shared.budget = Budget::new(usize::try_from(bytes).unwrap_or(usize::MAX), &self.idle);
     }
 
     /// Instantiates the component once and throws the instance away: proof that its start works. Returns the linear memory
@@ -160,6 +179,9 @@ impl Guest {
         tokio::spawn(async move {
             while let Some(guest) = guest.upgrade() {
                 guest.idle.retire_old();
+                if let Some(instances) = &guest.shared_instances {
+                    instances.retire_old();
+                }
                 drop(guest);
                 tokio::time::sleep(period).await;
             }
@@ -238,6 +260,9 @@ impl Guest {
             let mut busy = Busy::new(guest.metrics());
             let ended = {
                 let run = async {
+                    if let Some(instances) = &guest.shared_instances {
+                        return guest.seat(instances).await?.run(request, head).await.map(|()| None);
+                    }
                     let lease = guest.lease(Owner { request_id, trace, report }).await?;
                     lease.run(request, head).await
                 };
@@ -256,15 +281,29 @@ impl Guest {
 
     /// An instance that has served others, or a fresh one.
     async fn lease(&self, owner: Owner) -> Result<Lease, Error> {
-        if let Some(lease) = self.idle.take(&owner) {
-            return Ok(lease);
+        match self.idle.take(&owner) {
+            Some(lease) => Ok(lease),
+            None => Ok(self.idle.lease(self.instantiate(&owner).await?)),
         }
+    }
+
+    /// A place in an instance that others use too.
+    async fn seat(&self, instances: &Arc<SharedInstances>) -> Result<Seat, Error> {
+        if let Some(seat) = instances.seat() {
+            return Ok(seat);
+        }
+        let instance = self.instantiate(&Owner::nobody()).await?;
+        let (service, store) = instance.into_service().ok_or_else(|| Error::HostInternal("no service".to_owned()))?;
+        Ok(instances.open(service, store))
+    }
+
+    async fn instantiate(&self, owner: &Owner) -> Result<Instance, Error> {
         let started = std::time::Instant::now();
-        let store = store::new(&self.engine, &self.shared, &owner);
+        let store = store::new(&self.engine, &self.shared, owner);
         match Instance::start(&self.linked, store).await {
             Ok(instance) => {
                 self.metrics().instantiated(started.elapsed());
-                Ok(self.idle.lease(instance))
+                Ok(instance)
             }
             Err((error, store)) => Err(failure(error, store.data().limiter())),
         }
@@ -274,5 +313,39 @@ impl Guest {
 impl std::fmt::Debug for Guest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Guest").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Command, CommandLine};
+
+    fn owner() -> Owner {
+        Owner::nobody()
+    }
+
+    /// Instances that wait give their memory to those that work, and no guest gets more than there is.
+    #[tokio::test]
+    async fn memory_that_waits_is_there_for_those_that_work() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let component = wat::parse_str(include_str!("../../tests/foreign/by_hand.wat")).unwrap();
+        std::fs::write(file.path(), component).unwrap();
+        let line = ["taffrail", "serve", file.path().to_str().unwrap(), "--instance-reuse", "100"];
+        let Command::Serve(flags) = <CommandLine as clap::Parser>::try_parse_from(line).unwrap().command else {
+            panic!()
+        };
+        let mut guest = Guest::load(&flags.check().unwrap().guest, 8, u64::MAX).unwrap();
+        let one = guest.probe().await.unwrap();
+        guest.set_memory(3 * one);
+        let waiting = [guest.lease(owner()).await.unwrap(), guest.lease(owner()).await.unwrap()];
+        waiting.into_iter().for_each(Lease::keep);
+        let mut working = Vec::new();
+        for _ in 0..3 {
+            working.push(guest.instantiate(&owner()).await.unwrap());
+        }
+        assert!(guest.idle.take(&owner()).is_none(), "none waits any more");
+        let refused = guest.instantiate(&owner()).await.unwrap_err();
+        assert_eq!(refused.reason(), "host_out_of_memory");
     }
 }

@@ -102,7 +102,11 @@ impl Lines {
         }
         let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(&line));
         let (stream, request_id, trace_id) = (self.stream, &*self.printer.request_id, self.printer.trace_id);
-        tracing::info!(target: "guest", stream, request_id, %trace_id, "{line}");
+        if request_id.is_empty() {
+            tracing::info!(target: "guest", stream, "{line}"); // of an instance that answers several at the same time
+        } else {
+            tracing::info!(target: "guest", stream, request_id, %trace_id, "{line}");
+        }
     }
 }
 

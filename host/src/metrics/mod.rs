@@ -114,7 +114,7 @@ struct Outcome {
 pub enum Retired {
     /// It has answered as many requests as it may.
     Requests,
-    /// It has grown too large.
+    /// It has grown too large, or another needed its memory.
     Memory,
     /// It has waited too long.
     Idle,

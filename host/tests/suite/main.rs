@@ -1,8 +1,10 @@
 //! The suite: one binary, one file per promise. Real sockets, real components, port 0; order comes from handshakes.
 
 mod composition;
+mod concurrency;
 mod drain;
 mod failures;
+mod foreign;
 mod health;
 mod hostile;
 mod limits;

@@ -89,7 +89,7 @@ async fn what_is_shed_cut_or_refused_is_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_paths_hosts_and_methods_leave_the_series_as_they_are() {
-    let host = TestHost::serving("hello").start().await;
+    let host = TestHost::serving("hello").with("--instance-reuse", "1").start().await;
     let mut client = Client::connect(Protocol::Http2, host.addr).await;
     let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
     for method in ["GET", "POST"] {

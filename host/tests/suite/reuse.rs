@@ -8,11 +8,11 @@ use crate::support::*;
 use crate::upstream::Upstream;
 
 /// Instances that were made for requests.
-async fn made(host: &TestHost) -> f64 {
+pub async fn made(host: &TestHost) -> f64 {
     sample(&scrape(host).await, "taffrail_guest_instantiate_seconds_count", "")
 }
 
-async fn retired(host: &TestHost, reason: &str) -> f64 {
+pub async fn retired(host: &TestHost, reason: &str) -> f64 {
     sample(&scrape(host).await, "taffrail_guest_instances_retired_total{", &format!("reason=\"{reason}\""))
 }
 

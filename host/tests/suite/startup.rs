@@ -78,10 +78,14 @@ fn an_import_that_is_not_offered_is_named_with_the_nearest_one() {
             "wasi:http/type@0.2.0",
             "it imports wasi:http/type@0.2.0; the nearest that the host offers is wasi:http/types@0.2.x and 0.3.x",
         ),
+        ("wasi:htp/types@0.2.0", "the nearest that the host offers is wasi:http/types@0.2.x and 0.3.x"),
         ("wasi:config/stores@0.2.0-rc.1", "the nearest that the host offers is wasi:config/store@0.2.0-rc.1"),
         ("wasi:cli/environment@0.4.0", "the host offers wasi:cli/environment@0.2.x and 0.3.x: rebuild it against that"),
         ("wasi:http/client@0.3.0-rc-2026-01-06", "the host offers wasi:http/client@0.3.x: rebuild it against that"),
-        ("wasi:keyvalue/store@0.2.0-draft", "it imports wasi:keyvalue/store@0.2.0-draft; the nearest"),
+        (
+            "wasi:keyvalue/store@0.2.0-draft",
+            "it imports wasi:keyvalue/store@0.2.0-draft, which the host does not offer: build it without",
+        ),
         ("wasi:cli/environment@0.2.0-rc-2023-11-10", "the host offers wasi:cli/environment@0.2.x"),
         ("wasi:config/store@0.2.0-draft", "the host offers wasi:config/store@0.2.0-rc.1"),
     ] {

@@ -32,13 +32,12 @@ pub static IS_0_3: LazyLock<bool> = LazyLock::new(|| match std::env::var("TAFFRA
     Ok(other) => panic!("TAFFRAIL_TEST_WASI is 0.2 or 0.3, not {other}"),
 });
 
-/// The guests and the hello component, built once by the run itself.
-static COMPONENTS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let guests = if *IS_0_3 { "guests03" } else { "guests" };
-    for package in [&["-p", guests, "--examples"][..], &["-p", "hello"]] {
+/// Components, built once by the run itself. Returns their folder.
+fn build(packages: &[&[&str]]) -> PathBuf {
+    for package in packages {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--locked", "--release", "--target", "wasm32-wasip2"])
-            .args(package)
+            .args(*package)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .expect("cargo runs");
@@ -46,15 +45,23 @@ static COMPONENTS: LazyLock<PathBuf> = LazyLock::new(|| {
     }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target folder");
     target.join("wasm32-wasip2/release")
-});
+}
 
 /// The file of a component: `hello`, or a guest by its name.
 pub fn component(name: &str) -> PathBuf {
+    static COMPONENTS: LazyLock<PathBuf> =
+        LazyLock::new(|| build(&[&["-p", "guests", "--examples"], &["-p", "hello"]]));
     match name {
-        guest if *IS_0_3 => COMPONENTS.join(format!("examples/{guest}03.wasm")),
+        guest if *IS_0_3 => component03(guest),
         "hello" => COMPONENTS.join("hello.wasm"),
         guest => COMPONENTS.join(format!("examples/{guest}.wasm")),
     }
+}
+
+/// The same for WASI 0.3, whichever the run is over.
+pub fn component03(name: &str) -> PathBuf {
+    static COMPONENTS: LazyLock<PathBuf> = LazyLock::new(|| build(&[&["-p", "guests03", "--examples"]]));
+    COMPONENTS.join(format!("examples/{name}03.wasm"))
 }
 
 /// A host in this process.

@@ -1,0 +1,239 @@
+//! Instances of WASI 0.3 that answer several requests at the same time, where `--instance-concurrency` asks for it. Each is
+//! run by a task of its own: here alone a request is not polled by its connection.
+//!
+//! What is shared cannot be told apart. A failure of one request ends the instance, and with it the others that it
+//! answers; what a guest prints names no request; what it calls is in no trace. A single request cannot be stopped: one that
+//! is out of time, or whose client has left, makes its instance take no others, and it ends with the last of them.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use hyper::Request;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use wasmtime::Store;
+use wasmtime_wasi_http::p3::bindings::Service;
+
+use super::failure::failure;
+use super::reply::Head;
+use super::run::Busy;
+use super::store::State;
+use super::wasi03;
+use crate::body::RequestBody;
+use crate::error::Error;
+use crate::metrics::{Metrics, Retired};
+use crate::settings::Reuse;
+
+/// How long an instance that is to end may work on when it has answered everybody.
+const AFTERWORK: Duration = Duration::from_secs(30);
+
+/// All of them.
+#[derive(Debug)]
+pub struct SharedInstances {
+    reuse: Reuse,
+    instances: Mutex<Vec<Entry>>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    jobs: mpsc::UnboundedSender<Job>,
+    ending: Arc<Ending>,
+    driver: AbortHandle,
+    /// Requests that it answers now, and all that it was given.
+    live: u32,
+    requests: u32,
+    /// Why it takes no others.
+    closed: Option<Retired>,
+    idle_since: Instant,
+}
+
+#[derive(Debug)]
+struct Job {
+    request: Request<RequestBody>,
+    head: oneshot::Sender<Head>,
+    /// Told the linear memory of the instance when the response was taken.
+    taken: oneshot::Sender<usize>,
+}
+
+/// How an instance has ended.
+#[derive(Debug, Default)]
+struct Ending {
+    /// For the first who asks: who of them was the cause, nobody knows.
+    error: Mutex<Option<Error>>,
+    is_over: CancellationToken,
+}
+
+impl SharedInstances {
+    /// None yet.
+    pub fn new(reuse: Reuse, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { reuse, instances: Mutex::default(), metrics })
+    }
+
+    /// A place in the instance that has the fewest requests now. None where a new one is better: every one has as many as it
+    /// may, or each has some and there are threads for more.
+    pub fn seat(self: &Arc<Self>) -> Option<Seat> {
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        let mut instances = self.lock();
+        let open = instances.iter().filter(|one| one.closed.is_none()).count();
+        let free = instances.iter_mut().filter(|one| one.closed.is_none() && one.live < self.reuse.concurrency);
+        let entry = free.min_by_key(|one| one.live)?;
+        if entry.live > 0 && open < threads {
+            return None;
+        }
+        Some(self.sit(entry))
+    }
+
+    /// A place in a new instance.
+    pub fn open(self: &Arc<Self>, service: Service, store: Store<State>) -> Seat {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let ending = Arc::<Ending>::default();
+        let driver = tokio::spawn(drive(service, store, queue, ending.clone(), self.metrics.clone())).abort_handle();
+        let id = fastrand::u64(..);
+        let idle_since = Instant::now();
+        let mut entry = Entry { id, jobs, ending, driver, live: 0, requests: 0, closed: None, idle_since };
+        let mut instances = self.lock();
+        let seat = self.sit(&mut entry);
+        instances.push(entry);
+        seat
+    }
+
+    fn sit(self: &Arc<Self>, entry: &mut Entry) -> Seat {
+        entry.live += 1;
+        entry.requests += 1;
+        if entry.requests >= self.reuse.requests {
+            entry.closed = Some(Retired::Requests);
+        }
+        let (jobs, ending) = (entry.jobs.clone(), entry.ending.clone());
+        Seat { all: self.clone(), id: entry.id, jobs: Some(jobs), ending, answered: None }
+    }
+
+    /// Ends those that have waited for longer than `--instance-idle`.
+    pub fn retire_old(&self) {
+        let mut instances = self.lock();
+        for one in instances.iter_mut().filter(|one| one.live == 0 && one.idle_since.elapsed() >= self.reuse.idle) {
+            one.closed.get_or_insert(Retired::Idle);
+        }
+        self.sweep(&mut instances);
+    }
+
+    fn leave(&self, id: u64, memory: Option<usize>) {
+        let mut instances = self.lock();
+        let Some(entry) = instances.iter_mut().find(|one| one.id == id) else { return };
+        entry.live -= 1;
+        entry.idle_since = Instant::now();
+        match memory {
+            None => entry.closed = Some(Retired::Failed),
+            Some(memory) if memory > self.reuse.memory => _ = entry.closed.get_or_insert(Retired::Memory),
+            Some(_) => {}
+        }
+        self.sweep(&mut instances);
+    }
+
+    /// Lets go of those that take no others and answer nobody. Without jobs to come they end by themselves; one that failed
+    /// may never.
+    fn sweep(&self, instances: &mut Vec<Entry>) {
+        instances.retain(|one| match one.closed {
+            Some(why) if one.live == 0 => {
+                if why == Retired::Failed {
+                    one.driver.abort();
+                }
+                self.metrics.instance_retired(why);
+                false
+            }
+            _ => true,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in an instance. Dropped before the response was taken, it has the instance take no others.
+#[derive(Debug)]
+pub struct Seat {
+    all: Arc<SharedInstances>,
+    id: u64,
+    jobs: Option<mpsc::UnboundedSender<Job>>,
+    ending: Arc<Ending>,
+    /// The instance's memory when the response was taken.
+    answered: Option<usize>,
+}
+
+impl Seat {
+    /// Hands the request to the component. Ends when the response was taken.
+    ///
+    /// # Errors
+    /// How the guest failed, in this request or in another.
+    pub async fn run(mut self, request: Request<RequestBody>, head: oneshot::Sender<Head>) -> Result<(), Error> {
+        let (taken, whole) = oneshot::channel();
+        if let Some(jobs) = self.jobs.take() {
+            let _ = jobs.send(Job { request, head, taken }); // the end of the instance shows below
+        }
+        if let Ok(memory) = whole.await {
+            self.answered = Some(memory);
+            return Ok(());
+        }
+        self.ending.is_over.cancelled().await;
+        let error = self.ending.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Err(error.unwrap_or_else(|| {
+            Error::GuestTrapped(
+                "the instance ended with another request, which it answered at the same time".to_owned(),
+            )
+        }))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.all.leave(self.id, self.answered);
+    }
+}
+
+/// Runs an instance until nobody gives it requests any more, or one of them fails.
+async fn drive(
+    service: Service,
+    mut store: Store<State>,
+    mut queue: mpsc::UnboundedReceiver<Job>,
+    ending: Arc<Ending>,
+    metrics: Arc<Metrics>,
+) {
+    let _over: DropGuard = ending.is_over.clone().drop_guard();
+    let ended = {
+        let run = store.run_concurrent(async |accessor| {
+            let mut answers = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    Some(answered) = answers.next(), if !answers.is_empty() => {
+                        let answered: wasmtime::Result<()> = answered;
+                        answered?;
+                    }
+                    job = queue.recv() => match job {
+                        Some(Job { request, head, taken }) => answers.push(async {
+                            wasi03::call(&service, accessor, request, head).await?.taken.cancelled().await;
+                            let _ = taken.send(accessor.with(|mut store| store.data_mut().limiter().memory()));
+                            Ok(())
+                        }),
+                        None => break,
+                    },
+                }
+            }
+            let afterwork = poll_fn(|context| accessor.poll_no_interesting_tasks(context));
+            let _ = tokio::time::timeout(AFTERWORK, afterwork).await;
+            Ok(())
+        });
+        let mut run = pin!(run);
+        poll_fn(|context| Busy::new(&metrics).turn(|| run.as_mut().poll(context))).await
+    };
+    if let Err(error) = ended.and_then(|ended| ended) {
+        let error = failure(error, store.data().limiter());
+        *ending.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
