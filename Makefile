@@ -9,7 +9,7 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host run test chart-test soak fuzz slow-clients bench bench-guard image image-test push lint lint-workflows \
+.PHONY: help setup build component host run test foreign chart-test soak fuzz slow-clients bench bench-guard image image-test push lint lint-workflows \
 	security coverage release-dry-run fmt clean
 
 help: ## List the targets
@@ -39,12 +39,16 @@ run: build ## Build both and serve the hello component with the demo token
 	@echo
 	@exec $(HOST) serve $(HELLO) --config-dir component/demo-config --listen $(LISTEN) --admin-listen $(ADMIN)
 
-test: setup ## Run every test
+test: setup foreign ## Run every test, the suite over components of WASI 0.2 and of 0.3
 	cargo test --locked --package hello
 	cargo test --locked --package taffrail
+	TAFFRAIL_TEST_WASI=0.3 cargo test --locked --package taffrail --test suite
 	cargo test --locked --package bench
 	$(MAKE) --no-print-directory chart-test
 	.ci/release-test
+
+foreign: setup ## Build the tests' components of other toolchains (needs clang and wasi-libc, npm, python3)
+	host/tests/foreign/build
 
 MENACE := target/$(WASM)/release/examples/menace.wasm
 chart-test: component ## Test the chart: schemas, policies, refusals, renders, its queries against a real Prometheus
@@ -71,6 +75,7 @@ slow-clients: setup component ## slowhttptest's three modes against the real bin
 
 bench: host component ## Everything side by side, in half an hour; QUICK=1: three minutes (BENCH_ARGS=--help)
 	cargo build --locked --release --package guests --example echo --target $(WASM)
+	cargo build --locked --release --package guests03 --example hello03 --example echo03 --target $(WASM)
 	host/benches/install target/bench
 	cargo run --locked --release --package bench -- $(if $(QUICK),--quick) $(BENCH_ARGS)
 
@@ -101,7 +106,7 @@ lint-workflows: ## Check workflows, scripts and Dockerfile, without GitHub
 security: ## Check licences and sources of the crates, search for secrets
 	.ci/security
 
-coverage: setup ## Count the lines that the tests reach; below the floor it fails
+coverage: setup foreign ## Count the lines that the tests reach; below the floor it fails
 	.ci/coverage
 
 release-dry-run: ## Show the next version, its notes and what it changes in production; changes nothing

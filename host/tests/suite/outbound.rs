@@ -354,3 +354,40 @@ async fn the_trace_goes_on_to_the_server() {
     assert_eq!(told, format!("00-{TRACE}-{}-01", hex(&call.span_id)), "the server is told of the call's span");
     assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE));
 }
+
+/// A name that is resolved to an allowed address first, and then to another one, leads nowhere new. The host runs with an
+/// /etc/hosts of its own, in a mount namespace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_bound_anew_leads_to_no_address_that_is_not_allowed() {
+    let allowed = Upstream::start(|_| {
+        let mut response = Response::new(Full::from("the first address"));
+        response.headers_mut().insert("connection", "close".parse().expect("a value")); // so that the next one connects anew
+        response
+    })
+    .await;
+    let port = allowed.addr.port();
+    let other = TcpListener::bind(("127.0.0.2", port)).await.expect("the same port of another address");
+    let hosts = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(hosts.path(), "127.0.0.1 rebound.test\n").expect("written");
+
+    let url = format!("http://rebound.test:{port}");
+    let setup = TestHost::serving("fetch").with("--allow-outbound", &url).with("--outbound-network", "127.0.0.1/32");
+    let host = setup.command();
+    let mut command = std::process::Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+    let process = Process::spawn({
+        command.arg(hosts.path()).arg(host.get_program()).args(host.get_args());
+        command
+    });
+    let ask = async || ask(Protocol::Http1, process.addr(), "GET", "/", &[("fetch", &url)]).await;
+    assert_eq!(ask().await.text(), "the first address");
+    std::fs::write(hosts.path(), "127.0.0.2 rebound.test\n").expect("written");
+    let refused = ask().await;
+    assert_eq!((refused.status.as_u16(), refused.text()), (502, "ErrorCode::DestinationIpProhibited"));
+    assert_eq!(allowed.connections.load(Relaxed), 1);
+    let nobody = tokio::time::timeout(std::time::Duration::from_millis(1), other.accept()).await;
+    assert!(nobody.is_err(), "nobody has connected to the other address");
+}
