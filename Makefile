@@ -47,7 +47,8 @@ test: setup foreign ## Run every test, the suite over components of WASI 0.2 and
 	$(MAKE) --no-print-directory chart-test
 	.ci/release-test
 
-foreign: setup ## Build the tests' components of other toolchains (needs clang and wasi-libc, npm, python3)
+foreign: setup ## Build the tests' components of C, JavaScript, Python and older Rust; installs what that takes
+	.ci/packages clang wasi-libc npm python3
 	host/tests/foreign/build
 
 MENACE := target/$(WASM)/release/examples/menace.wasm

@@ -1,7 +1,7 @@
 //! Taffrail serves one WASI HTTP component.
 //!
 //! One process, two listeners. Traffic comes in through [`server`] and [`connection`]; [`request`] admits it; [`guest`]
-//! runs the component in a fresh sandbox; [`error`] decides what the client sees when that fails. [`admin`] answers
+//! runs the component (WASI 0.2 or 0.3) in a fresh sandbox; [`error`] decides what the client sees when that fails. [`admin`] answers
 //! probes, scrapes and people ([`status`]) from a thread of its own. [`lifecycle`] is the one state: Starting → Ready → Draining.
 //!
 //! ```text
@@ -25,11 +25,12 @@
 //! | accepted | [`connection::Connection`] | a permit, the client's address, the order to close, its [`activity::Activity`] |
 //! | admitted | [`record::InFlight`] | a slot of the limit, until both guest and response have ended |
 //! | bounded | [`body::RequestBody`] and the deadline | the size and pace of the request body; one instant for the whole request |
-//! | run | [`guest::Guest::handle`] | a store of its own, polled by the connection's task |
+//! | run | [`guest::Guest::handle`] | an instance in a store, its own or handed over by the last request, polled by the connection's task |
 //! | answered | [`body::Guarded`] | the guest's body with the request's [`record::Record`] inside, until the last byte or the client's leaving |
 //!
-//! No task is spawned for a request (why: see [`guest`]). Only a guest that goes on after its response has ended gets a
-//! task, and counts as in flight until it is done.
+//! No task is spawned for a request (why: see [`guest`]). A guest that goes on after its response has ended gets a task, and
+//! counts as in flight until it is done; and where the operator has instances answer several requests at the same time
+//! (`--instance-concurrency`), each instance has one.
 //!
 //! # What bounds a request
 //!
