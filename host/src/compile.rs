@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::guest;
+use crate::settings::STANDARD_STREAM;
 
 /// Compiles `component` and writes `output`, whole or not at all.
 ///
@@ -14,6 +15,10 @@ use crate::guest;
 /// What is wrong with the component, or why the file cannot be written.
 pub fn run(component: &Path, output: &Path) -> anyhow::Result<ExitCode> {
     let compiled = guest::precompile(component)?;
+    if output == Path::new(STANDARD_STREAM) {
+        std::io::stdout().write_all(&compiled).context("cannot write to standard output")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let cannot = || format!("cannot write {}", output.display());
     let unfinished = output.with_extension("unfinished");
     let written = std::fs::File::create(&unfinished).and_then(|mut file| {

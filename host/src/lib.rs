@@ -39,6 +39,12 @@
 //! defaults. A guest yields at every tick of the engine's clock; dropping its future is what stops it, whether the
 //! deadline drops it or the client's leaving.
 //!
+//! # How a component is compiled
+//!
+//! By another process of the same binary (`taffrail compile - -o -`), which takes its memory with it when it ends: so the numbers that
+//! [`capacity`] derives are those of a host that serves, and a component that is too large for the machine's memory ends the
+//! compiler first.
+//!
 //! # What is deliberately absent
 //!
 //! The host pulls no image and watches no file: a new component is a new process. It terminates no TLS: the ingress does.

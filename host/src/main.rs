@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     })
 }
 
-fn start(config: Config) -> anyhow::Result<ExitCode> {
+fn start(mut config: Config) -> anyhow::Result<ExitCode> {
+    config.guest.compiler = std::env::current_exe().ok();
     logs::install(&config.log, config.log_format)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }

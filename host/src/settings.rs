@@ -11,6 +11,9 @@ use ipnet::IpNet;
 
 use crate::allowlist::Allowed;
 
+/// As a file's name: standard input or output.
+pub const STANDARD_STREAM: &str = "-";
+
 /// Everything that the host needs to know to start, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -89,6 +92,8 @@ pub struct GuestSettings {
     pub component: PathBuf,
     /// Whether it may be precompiled: machine code is run as it is.
     pub allow_precompiled: bool,
+    /// The binary of this host, which compiles in a process of its own; without it the compiler runs in this one.
+    pub compiler: Option<PathBuf>,
     /// What to compile when the precompiled file is of another host.
     pub fallback: Option<PathBuf>,
     /// How many requests an instance may answer.

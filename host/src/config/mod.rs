@@ -53,11 +53,12 @@ pub enum Command {
 /// The flags of `compile`.
 #[derive(Debug, Clone, Args)]
 pub struct Compile {
-    /// The component: a .wasm file
+    /// The component: a .wasm file, or - for standard input
     #[arg(value_name = "COMPONENT")]
     pub component: PathBuf,
 
-    /// The file to write, usually .cwasm; it needs --allow-precompiled to be served
+    /// The file to write, usually .cwasm, or - for standard output; it needs --allow-precompiled to be
+    /// served
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 }
@@ -224,6 +225,7 @@ impl Flags {
                 guest: GuestSettings {
                     component: self.component,
                     allow_precompiled: self.allow_precompiled,
+                    compiler: None,
                     fallback: self.fallback,
                     config: guest_config,
                     environment,

@@ -8,6 +8,7 @@
 //!
 //! WASI 0.2 and 0.3 differ in one file each ([`wasi02`], [`wasi03`]); everything around them is the same for both.
 
+mod compiler;
 mod engine;
 mod failure;
 mod instance;

@@ -1,6 +1,7 @@
 //! A revision: one component file, read, checked, compiled and linked. Every way in which a file can be wrong ends here
 //! in one sentence that says what to do.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -10,9 +11,9 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime_wasi_http::{p2, p3};
 
 use super::instance::Linked;
-use super::precompiled;
 use super::store::{self, OFFERED};
-use crate::settings::GuestSettings;
+use super::{compiler, precompiled};
+use crate::settings::{GuestSettings, STANDARD_STREAM};
 
 /// What a component must export, without the version: this in 0.2.x…
 const HANDLER_0_2: &str = "wasi:http/incoming-handler";
@@ -23,10 +24,6 @@ const HANDLERS: &str = "wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.
 
 /// How alike (Jaro-Winkler, 0 to 1) names of different packages must be for one to be meant by the other.
 const ALIKE: f64 = 0.93;
-
-/// Memory that the compiler takes for each byte of a component: measured were 39 for one of JavaScript (13 MB) and 24 for one
-/// of Python (21 MB).
-const COMPILER_COST: u64 = 40;
 
 /// What is known of the component that is served.
 #[derive(Debug, Clone)]
@@ -81,7 +78,7 @@ impl<'a> Source<'a> {
         if precompiled::is_sealed(&self.bytes) {
             precompiled::open(&self.bytes).is_ok_and(|found| found.concurrent)
         } else {
-            is_concurrent(&self.bytes)
+            compiler::is_concurrent(&self.bytes)
         }
     }
 
@@ -92,7 +89,7 @@ impl<'a> Source<'a> {
         }
         let size = self.bytes.len() as u64;
         tracing::info!(file = %self.settings.component.display(), size, "compiling the component");
-        if size.saturating_mul(COMPILER_COST) > memory {
+        if size.saturating_mul(compiler::COST) > memory {
             tracing::warn!(
                 size,
                 memory,
@@ -111,7 +108,11 @@ impl<'a> Source<'a> {
         let (component, digest, size) = if precompiled::is_sealed(bytes) {
             open(engine, self.settings, bytes)?
         } else {
-            (compile(engine, file, bytes)?, precompiled::digest(bytes), bytes.len())
+            (
+                compiler::compile_apart(engine, self.settings.compiler.as_deref(), file, bytes)?,
+                precompiled::digest(bytes),
+                bytes.len(),
+            )
         };
         let (world, imports) = check(engine, file, &component)?;
         let is_0_3 = world.starts_with("wasi:http/service");
@@ -141,57 +142,20 @@ impl<'a> Source<'a> {
 /// As [`Source::load`].
 pub fn precompile(file: &Path) -> anyhow::Result<Vec<u8>> {
     let bytes = read(file)?;
-    let concurrent = is_concurrent(&bytes);
+    let concurrent = compiler::is_concurrent(&bytes);
     let engine = super::engine::compiler(concurrent)?;
-    let component = compile(&engine, file, &bytes)?;
+    let component = compiler::compile(&engine, file, &bytes)?;
     check(&engine, file, &component)?;
     Ok(precompiled::seal(&component.serialize()?, &bytes, concurrent))
 }
 
-/// Whether a component imports or exports anything of WASI 0.3, itself or a component within it. What cannot be read is
-/// none: its compilation says what is wrong with it.
-#[cfg(feature = "compiler")]
-fn is_concurrent(bytes: &[u8]) -> bool {
-    use wasmparser::Payload::{ComponentExportSection, ComponentImportSection};
-    let is_0_3 = |name: &str| name.starts_with("wasi:") && name.contains("@0.3.");
-    wasmparser::Parser::new(0).parse_all(bytes).map_while(Result::ok).any(|payload| match payload {
-        ComponentImportSection(imports) => imports.into_iter().flatten().any(|import| is_0_3(import.name.name)),
-        ComponentExportSection(exports) => exports.into_iter().flatten().any(|export| is_0_3(export.name.name)),
-        _ => false,
-    })
-}
-
-/// Only the compiler's build reads components.
-#[cfg(not(feature = "compiler"))]
-fn is_concurrent(_: &[u8]) -> bool {
-    false
-}
-
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    if file == Path::new(STANDARD_STREAM) {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read the component from standard input")?;
+        return Ok(bytes);
+    }
     std::fs::read(file).with_context(|| format!("cannot read the component {}", file.display()))
-}
-
-#[cfg(feature = "compiler")]
-fn compile(engine: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
-    check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
-    Component::from_binary(engine, bytes).map_err(|error| {
-        let error = anyhow::Error::from(error);
-        let what = match format!("{error:#}").contains("pooling allocator") {
-            true => "starts with more than an instance may have: raise --guest-memory or --guest-table-elements",
-            false => "cannot be compiled",
-        };
-        error.context(format!("{} {what}", file.display()))
-    })
-}
-
-#[cfg(not(feature = "compiler"))]
-fn compile(_: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
-    check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
-    bail!(
-        "{} must be compiled, and this build of the host has no compiler: run `taffrail compile` of a whole build, and \
-         serve what it writes with --allow-precompiled",
-        file.display()
-    )
 }
 
 /// Takes precompiled code, or compiles the fallback where that is of another version.
@@ -201,12 +165,7 @@ fn open(engine: &Engine, settings: &GuestSettings, bytes: &[u8]) -> anyhow::Resu
         bail!("{file} is precompiled; --allow-precompiled serves it, if you trust who made it as you trust the host");
     }
     let found = precompiled::open(bytes).with_context(|| format!("{file} cannot be served"))?;
-    #[allow(
-        unsafe_code,
-        reason = "the operator trusts the file by --allow-precompiled; the seal finds what is damaged"
-    )]
-    let loaded = unsafe { Component::deserialize(engine, found.code) };
-    let error = match loaded {
+    let error = match compiler::load(engine, found.code) {
         Ok(component) => return Ok((component, found.digest, found.size)),
         Err(error) => anyhow::Error::from(error),
     };
@@ -228,7 +187,7 @@ fn open(engine: &Engine, settings: &GuestSettings, bytes: &[u8]) -> anyhow::Resu
         fallback = %fallback.display(),
         "the precompiled component is of another host: compiling the fallback"
     );
-    Ok((compile(engine, fallback, &component)?, found.digest, found.size))
+    Ok((compiler::compile(engine, fallback, &component)?, found.digest, found.size))
 }
 
 /// The world that a component is served as, and what it imports.
@@ -255,31 +214,6 @@ fn types_alone(engine: &Engine, component: &Component) -> impl Iterator<Item = S
     };
     let imports: Vec<_> = kind.imports(engine).map(|(name, item)| (name.to_owned(), types_alone(item.ty))).collect();
     imports.into_iter().filter(|(_, types)| *types).map(|(name, _)| name)
-}
-
-/// Tells a component from everything else that a file may hold, by its first eight bytes.
-fn check_kind(bytes: &[u8]) -> anyhow::Result<()> {
-    match bytes {
-        [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
-        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            bail!("it is a core Wasm module; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`")
-        }
-        [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => {
-            bail!("it is a component of an unknown binary version; build it with a current toolchain")
-        }
-        [b'\0', b'a', b's', b'm', ..] => bail!("it is damaged or cut off: its Wasm version is unknown"),
-        [0x7f, b'E', b'L', b'F', ..] => {
-            bail!("it is a native or precompiled (ELF) file that `taffrail compile` did not write; name the .wasm file")
-        }
-        [] => bail!("the file is empty"),
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [b'P', b'K', 3, 4, ..] => {
-            bail!("it is compressed (gzip, zstd or zip): unpack it, and name the .wasm file inside")
-        }
-        [b'(', ..] => bail!("it is Wasm in text form: turn it into binary with `wasm-tools parse`"),
-        [b'<', ..] => bail!("it is a web page or XML, as a failed download leaves it: fetch the .wasm file again"),
-        [b'{', ..] => bail!("it is JSON, perhaps an image's manifest: name the .wasm file that it speaks of"),
-        _ => bail!("it is not Wasm at all; name a .wasm file that was built for wasm32-wasip2"),
-    }
 }
 
 /// The world for the handler among the exports: `wasi:http/service@0.3.x` or, where that is not there, `wasi:http/proxy@0.2.x`.

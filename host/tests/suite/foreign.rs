@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 
+use crate::soak::MemoryGroup;
 use crate::support::*;
 
 const MIB: u64 = 1024 * 1024;
@@ -81,7 +82,10 @@ async fn a_large_component_of_python_is_served_and_its_start_is_honest() {
     }
     let loaded = json(process.wait_for_line("\"loaded the component\""));
     assert!(loaded["size"].as_u64() > Some(20_000_000), "{loaded}");
+    process.wait_for_line("\"compiling the component\"");
     let ready = json(process.wait_for_line("\"ready\""));
+    // In this process the compiler would leave 507 MB behind; what is left is its output, twice: as it came, and loaded.
+    assert!(process.memory() < 320 * MIB, "{} bytes are resident", process.memory());
     assert!(ready["initial_memory"].as_u64() > Some(64 * MIB), "{ready}");
 
     let addr = process.addr();
@@ -90,4 +94,22 @@ async fn a_large_component_of_python_is_served_and_its_start_is_honest() {
     for asked in at_once {
         assert_eq!(asked.await.expect("an answer").status, 200);
     }
+}
+
+/// What the kernel kills is the compiler, not the host; and the host says what to do.
+#[test]
+fn a_component_that_is_too_large_to_be_compiled_here_is_refused_with_what_to_do() {
+    let Some(group) = MemoryGroup::create(256 * MIB) else {
+        assert!(
+            std::env::var_os("CI").is_none() || !MemoryGroup::possible(),
+            "CI has cgroups, and no group can be made"
+        );
+        println!("NOT RUN: no memory cgroup can be made here (root and a writable hierarchy are needed)");
+        return;
+    };
+    let mut process = Process::spawn(group.run(&Setup::file(&foreign("python")).command()));
+    assert_eq!(process.wait().code(), Some(2));
+    let log = process.whole_log();
+    assert!(log.contains("compiling may need more memory than there is: run `taffrail compile`"), "{log}");
+    assert!(log.contains("the compiler ended with signal: 9") && log.contains("--allow-precompiled"), "{log}");
 }

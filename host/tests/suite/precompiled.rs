@@ -51,6 +51,17 @@ fn it_is_served_under_the_digest_of_its_component() {
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing unfinished is left");
 }
 
+/// For pipelines, and for the host itself, which has another process compile.
+#[test]
+fn a_dash_is_standard_input_and_output() {
+    let (_folder, file) = compiled();
+    let wasm = std::fs::File::open(component("hello")).expect("a component");
+    let output =
+        Command::new(binary()).args(["compile", "-", "-o", "-"]).stdin(wasm).output().expect("the binary runs");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout == std::fs::read(file).expect("a file"), "the same as with names");
+}
+
 #[test]
 fn it_needs_the_flag() {
     let (_folder, file) = compiled();

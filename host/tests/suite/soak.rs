@@ -213,13 +213,7 @@ fn in_128_mib_the_defaults_hold() {
         return;
     };
     let inner = TestHost::serving("menace").with("--deadline", "2s").with("--log", "warn,taffrail=info").command();
-    let mut command = Command::new("bash");
-    command
-        .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-        .arg(group.procs())
-        .arg(inner.get_program())
-        .args(inner.get_args());
-    let mut process = Process::spawn(command);
+    let mut process = Process::spawn(group.run(&inner));
     let addr = process.addr();
     let ready: serde_json::Value = serde_json::from_str(&process.wait_for_line("\"ready\"")).expect("a JSON line");
     let admitted = ready["max_in_flight"].as_u64().expect("a number");
@@ -255,7 +249,7 @@ fn in_128_mib_the_defaults_hold() {
 }
 
 /// A memory cgroup of the test's own, v2 or v1.
-struct MemoryGroup {
+pub struct MemoryGroup {
     folder: std::path::PathBuf,
     v2: bool,
 }
@@ -269,11 +263,11 @@ impl MemoryGroup {
         if has_memory { Some((v2.to_owned(), true)) } else { v1.is_dir().then_some((v1, false)) }
     }
 
-    fn possible() -> bool {
+    pub fn possible() -> bool {
         Self::hierarchy().is_some()
     }
 
-    fn create(bytes: u64) -> Option<Self> {
+    pub fn create(bytes: u64) -> Option<Self> {
         let (hierarchy, v2) = Self::hierarchy()?;
         if v2 {
             let _ = std::fs::write(hierarchy.join("cgroup.subtree_control"), "+memory");
@@ -293,6 +287,19 @@ impl MemoryGroup {
     fn peak(&self) -> u64 {
         let file = if self.v2 { "memory.peak" } else { "memory.max_usage_in_bytes" };
         std::fs::read_to_string(self.folder.join(file)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
+impl MemoryGroup {
+    /// The same command in this group.
+    pub fn run(&self, inner: &Command) -> Command {
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(self.procs())
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        command
     }
 }
 

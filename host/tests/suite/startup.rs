@@ -71,6 +71,24 @@ fn each_wrong_file_gets_one_sentence_that_says_what_to_do() {
     assert!(folder.contains("cannot read the component .: Is a directory"), "{folder}");
 }
 
+/// A patch version only adds: what was built for a later one is served, as long as it uses nothing new.
+#[tokio::test]
+async fn a_component_of_a_later_patch_version_is_served() {
+    let hello = std::fs::read(component("hello")).expect("a component");
+    let (version, later) = if *IS_0_3 { (&b"@0.3.0"[..], &b"@0.3.9"[..]) } else { (&b"@0.2.12"[..], &b"@0.2.99"[..]) };
+    let mut bytes = hello.clone();
+    for at in 0..bytes.len() - version.len() {
+        if bytes[at..].starts_with(version) {
+            bytes[at..at + later.len()].copy_from_slice(later);
+        }
+    }
+    assert_ne!(bytes, hello, "the version is in it");
+    let host = Setup::file(wasm_file(&bytes).path()).start().await;
+    assert_eq!(get(host.addr, "/ping").await.text(), "OK");
+    let world = get(host.admin, "/version").await.json()["component"]["world"].as_str().expect("a world").to_owned();
+    assert!(world.ends_with(std::str::from_utf8(later).expect("text")), "{world}");
+}
+
 #[test]
 fn an_import_that_is_not_offered_is_named_with_the_nearest_one() {
     for (import, sentence) in [
