@@ -44,8 +44,8 @@ pub fn compile_apart(engine: &Engine, binary: Option<&Path>, file: &Path, bytes:
     let Some(binary) = binary.filter(|_| cfg!(feature = "compiler")) else { return compile(engine, file, bytes) };
     check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
     let Some(compiled) = another_process(binary, file, bytes)? else { return compile(engine, file, bytes) };
-    let compiled = precompiled::open(&compiled).context("the compiler was interrupted")?;
-    load(engine, compiled.code).map_err(|error| too_large(file, error.into()))
+    let found = precompiled::open(&compiled).context("the compiler was interrupted")?;
+    load(engine, &compiled[..found.code]).map_err(|error| too_large(file, error.into()))
 }
 
 /// Compiled code is at the most so many times as large as its component: measured were 2.9 to 4.5.

@@ -19,18 +19,13 @@ pub fn failure(error: wasmtime::Error, limiter: &Limiter) -> Error {
     limiter.failure(|| format!("{error:?}")).unwrap_or_else(|| reported(error))
 }
 
-/// A failure of the host's own.
-pub fn internal(error: wasmtime::Error) -> Error {
-    Error::HostInternal(format!("{error:#}"))
-}
-
 fn reported(error: wasmtime::Error) -> Error {
     let detail = format!("{error:?}");
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return Error::GuestExited(exit.0);
     }
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        return internal(error);
+        return Error::HostInternal(format!("{error:#}"));
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => return Error::GuestStackOverflow(detail),
@@ -39,7 +34,7 @@ fn reported(error: wasmtime::Error) -> Error {
     }
     // Too many handles of the component itself, and too large a call, have no public type.
     let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
-    if full || detail.contains("handle") && detail.contains("limit") {
+    if full || detail.contains("store handle limit exceeded") {
         return Error::GuestTooManyHandles(detail);
     }
     if detail.contains("too much data") || detail.contains("fuel") {

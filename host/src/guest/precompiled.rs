@@ -14,9 +14,9 @@ const LENGTH: usize = 4;
 
 /// A file that `taffrail compile` wrote: machine code, and what it was made from.
 #[derive(Debug)]
-pub struct Precompiled<'a> {
-    /// For Wasmtime.
-    pub code: &'a [u8],
+pub struct Precompiled {
+    /// How long the code for Wasmtime is, in bytes; the file begins with it.
+    pub code: usize,
     /// SHA-256 of the component, in hex.
     pub digest: String,
     /// Size of the component in bytes.
@@ -58,7 +58,7 @@ pub fn is_sealed(file: &[u8]) -> bool {
 ///
 /// # Errors
 /// When it is damaged.
-pub fn open(file: &[u8]) -> anyhow::Result<Precompiled<'_>> {
+pub fn open(file: &[u8]) -> anyhow::Result<Precompiled> {
     let damaged = "it is damaged; copy it again, or make it anew with `taffrail compile`";
     let rest = file.strip_suffix(MARK).context(damaged)?;
     let (rest, hash) = rest.split_last_chunk::<HASH>().context(damaged)?;
@@ -66,9 +66,8 @@ pub fn open(file: &[u8]) -> anyhow::Result<Precompiled<'_>> {
         bail!(damaged);
     }
     let (rest, length) = rest.split_last_chunk::<LENGTH>().context(damaged)?;
-    let start = rest.len().checked_sub(u32::from_le_bytes(*length) as usize).context(damaged)?;
-    let (code, facts) = rest.split_at(start);
-    let facts: serde_json::Value = serde_json::from_slice(facts).context(damaged)?;
+    let code = rest.len().checked_sub(u32::from_le_bytes(*length) as usize).context(damaged)?;
+    let facts: serde_json::Value = serde_json::from_slice(&rest[code..]).context(damaged)?;
     let text = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
     let size = usize::try_from(facts["size"].as_u64().unwrap_or_default())?;
     let concurrent = facts["concurrent"].as_bool().unwrap_or_default();
@@ -83,7 +82,7 @@ mod tests {
     fn what_is_sealed_comes_back_and_what_is_damaged_does_not() {
         let file = seal(b"code", b"component", true);
         let opened = open(&file).unwrap();
-        assert_eq!((opened.code, opened.size, opened.digest), (&b"code"[..], 9, digest(b"component")));
+        assert_eq!((&file[..opened.code], opened.size, opened.digest), (&b"code"[..], 9, digest(b"component")));
         assert!(opened.concurrent);
         assert!(is_sealed(&file) && !is_sealed(b"\0asm"));
         for at in 0..file.len() {

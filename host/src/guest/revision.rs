@@ -10,9 +10,10 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 use wasmtime_wasi_http::{p2, p3};
 
+use super::compiler;
 use super::instance::Linked;
+use super::precompiled::{self, Precompiled};
 use super::store::{self, OFFERED};
-use super::{compiler, precompiled};
 use crate::settings::{GuestSettings, STANDARD_STREAM};
 
 /// What a component must export, without the version: this in 0.2.x…
@@ -62,29 +63,39 @@ impl Revision {
 pub struct Source<'a> {
     settings: &'a GuestSettings,
     bytes: Vec<u8>,
+    /// What it says of itself, if it is precompiled.
+    sealed: Option<Precompiled>,
+    concurrent: bool,
 }
 
 impl<'a> Source<'a> {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or is precompiled and may not be served, or is damaged.
     pub fn read(settings: &'a GuestSettings) -> anyhow::Result<Self> {
-        Ok(Self { settings, bytes: read(&settings.component)? })
+        let (file, bytes) = (settings.component.display(), read(&settings.component)?);
+        if !precompiled::is_sealed(&bytes) {
+            let concurrent = compiler::is_concurrent(&bytes);
+            return Ok(Self { settings, bytes, sealed: None, concurrent });
+        }
+        if !settings.allow_precompiled {
+            bail!(
+                "{file} is precompiled; --allow-precompiled serves it, if you trust who made it as you trust the host"
+            );
+        }
+        let sealed = precompiled::open(&bytes).with_context(|| format!("{file} cannot be served"))?;
+        Ok(Self { settings, bytes, concurrent: sealed.concurrent, sealed: Some(sealed) })
     }
 
     /// Whether the component has to do with WASI 0.3, for which the engine must be made.
     pub fn is_concurrent(&self) -> bool {
-        if precompiled::is_sealed(&self.bytes) {
-            precompiled::open(&self.bytes).is_ok_and(|found| found.concurrent)
-        } else {
-            compiler::is_concurrent(&self.bytes)
-        }
+        self.concurrent
     }
 
     /// Says in the log what is to be compiled, and whether that may take more than the machine's `memory`, in bytes.
     pub fn announce(&self, memory: u64) {
-        if precompiled::is_sealed(&self.bytes) {
+        if self.sealed.is_some() {
             return;
         }
         let size = self.bytes.len() as u64;
@@ -105,18 +116,16 @@ impl<'a> Source<'a> {
     /// One sentence for each way in which the file can be wrong.
     pub fn load(&self, engine: &Engine) -> anyhow::Result<(Revision, Linked)> {
         let (file, bytes) = (self.settings.component.as_path(), &self.bytes);
-        let (component, digest, size) = if precompiled::is_sealed(bytes) {
-            open(engine, self.settings, bytes)?
-        } else {
-            (
-                compiler::compile_apart(engine, self.settings.compiler.as_deref(), file, bytes)?,
-                precompiled::digest(bytes),
-                bytes.len(),
-            )
+        let (component, digest, size) = match &self.sealed {
+            Some(sealed) => (open(engine, self.settings, bytes, sealed)?, sealed.digest.clone(), sealed.size),
+            None => {
+                let component = compiler::compile_apart(engine, self.settings.compiler.as_deref(), file, bytes)?;
+                (component, precompiled::digest(bytes), bytes.len())
+            }
         };
         let (world, imports) = check(engine, file, &component)?;
         let is_0_3 = world.starts_with("wasi:http/service");
-        let linked = store::linker(engine, self.is_concurrent())
+        let linked = store::linker(engine, self.concurrent)
             .and_then(|mut linker| {
                 for name in types_alone(engine, &component).filter(|name| name.starts_with(HANDLER_0_3)) {
                     linker.instance(&name)?;
@@ -159,14 +168,10 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Takes precompiled code, or compiles the fallback where that is of another version.
-fn open(engine: &Engine, settings: &GuestSettings, bytes: &[u8]) -> anyhow::Result<(Component, String, usize)> {
+fn open(engine: &Engine, settings: &GuestSettings, bytes: &[u8], found: &Precompiled) -> anyhow::Result<Component> {
     let file = settings.component.display();
-    if !settings.allow_precompiled {
-        bail!("{file} is precompiled; --allow-precompiled serves it, if you trust who made it as you trust the host");
-    }
-    let found = precompiled::open(bytes).with_context(|| format!("{file} cannot be served"))?;
-    let error = match compiler::load(engine, found.code) {
-        Ok(component) => return Ok((component, found.digest, found.size)),
+    let error = match compiler::load(engine, &bytes[..found.code]) {
+        Ok(component) => return Ok(component),
         Err(error) => anyhow::Error::from(error),
     };
     let made_by = &found.made_by;
@@ -187,7 +192,7 @@ fn open(engine: &Engine, settings: &GuestSettings, bytes: &[u8]) -> anyhow::Resu
         fallback = %fallback.display(),
         "the precompiled component is of another host: compiling the fallback"
     );
-    Ok((compiler::compile(engine, fallback, &component)?, found.digest, found.size))
+    compiler::compile_apart(engine, settings.compiler.as_deref(), fallback, &component)
 }
 
 /// The world that a component is served as, and what it imports.

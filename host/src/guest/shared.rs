@@ -54,6 +54,13 @@ struct Entry {
     idle_since: Instant,
 }
 
+impl Entry {
+    /// Whether it takes requests: one that has just failed takes none, though those that it answered do not know it yet.
+    fn is_open(&self) -> bool {
+        self.closed.is_none() && !self.jobs.is_closed()
+    }
+}
+
 #[derive(Debug)]
 struct Job {
     request: Request<RequestBody>,
@@ -81,8 +88,8 @@ impl SharedInstances {
     pub fn seat(self: &Arc<Self>) -> Option<Seat> {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
         let mut instances = self.lock();
-        let open = instances.iter().filter(|one| one.closed.is_none()).count();
-        let free = instances.iter_mut().filter(|one| one.closed.is_none() && one.live < self.reuse.concurrency);
+        let open = instances.iter().filter(|one| one.is_open()).count();
+        let free = instances.iter_mut().filter(|one| one.is_open() && one.live < self.reuse.concurrency);
         let entry = free.min_by_key(|one| one.live)?;
         if entry.live > 0 && open < threads {
             return None;
