@@ -81,8 +81,8 @@ bench: host component ## Everything side by side, in half an hour; QUICK=1: thre
 	cargo run --locked --release --package bench -- $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 FLOOR ?= 0.25
-bench-guard: host component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR
-	cargo run --locked --release --package bench -- --guard --floor $(FLOOR)
+bench-guard: $(if $(TAFFRAIL),,host) component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR (TAFFRAIL=another binary)
+	cargo run --locked --release --package bench -- --guard --floor $(FLOOR) $(if $(TAFFRAIL),--taffrail $(TAFFRAIL))
 
 IMAGE ?= localhost/taffrail
 TAG ?= dev

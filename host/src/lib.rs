@@ -216,7 +216,7 @@ impl Host {
 
     /// Ends without losing a request: not ready at once, serving as usual for the delay, then no new connection, and up
     /// to the timeout for what is in flight.
-    pub async fn drain(self) -> Drained {
+    pub async fn drain(mut self) -> Drained {
         self.lifecycle.advance(Phase::Draining);
         tracing::info!(delay = ?self.drain_delay, timeout = ?self.drain_timeout, "draining");
         sleep(self.drain_delay).await;
@@ -229,7 +229,7 @@ impl Host {
             Ok(()) => 0,
             Err(_) => self.requests.in_flight(),
         };
-        if let Some(spans) = self.spans {
+        if let Some(spans) = self.spans.take() {
             spans.finish().await;
         }
         if cut == 0 {
@@ -238,5 +238,12 @@ impl Host {
             tracing::warn!(cut, "drained: requests were cut, because --drain-timeout was over");
         }
         Drained { cut }
+    }
+}
+
+/// A host that is not drained accepts no more either, and lets its component go with the last connection.
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.server.close();
     }
 }

@@ -83,6 +83,10 @@ struct Arguments {
     #[arg(long)]
     out: Option<PathBuf>,
 
+    /// Another binary of Taffrail [default: release/taffrail below --target]
+    #[arg(long)]
+    taffrail: Option<PathBuf>,
+
     /// Where the builds are
     #[arg(long, env = "CARGO_TARGET_DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target"))]
     target: PathBuf,
@@ -120,7 +124,7 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = arguments.target.canonicalize();
     let target = target.with_context(|| format!("{} is missing: run `make host`", arguments.target.display()))?;
-    let places = Places::look(&root.canonicalize()?, &target)?;
+    let places = Places::look(&root.canonicalize()?, &target, arguments.taffrail.as_deref())?;
     if arguments.guard {
         return guard(&places, &settings, arguments.floor.unwrap_or(0.0));
     }

@@ -13,6 +13,7 @@ use crate::subjects::{Component, Form, OTLP, Program, Subject, Wasi};
 pub struct Places {
     root: PathBuf,
     target: PathBuf,
+    taffrail: PathBuf,
     /// The demo token.
     pub token: String,
     serve_help: String,
@@ -20,16 +21,17 @@ pub struct Places {
 }
 
 impl Places {
-    /// Looks for what every run needs.
+    /// Looks for what every run needs; `taffrail` is a binary that is not the one of the release build.
     ///
     /// # Errors
     /// With the command that builds what is missing.
-    pub fn look(root: &Path, target: &Path) -> anyhow::Result<Self> {
+    pub fn look(root: &Path, target: &Path, taffrail: Option<&Path>) -> anyhow::Result<Self> {
         let token = root.join("component/demo-config/auth-tokens");
         let token = std::fs::read_to_string(&token).with_context(|| format!("{} cannot be read", token.display()))?;
         let mut places = Self {
             root: root.to_owned(),
             target: target.to_owned(),
+            taffrail: taffrail.map_or_else(|| target.join("release/taffrail"), Path::to_owned),
             token: token.lines().next().unwrap_or_default().to_owned(),
             serve_help: String::new(),
             help: String::new(),
@@ -78,7 +80,7 @@ impl Places {
     pub fn program(&self, program: Program) -> anyhow::Result<PathBuf> {
         Ok(match program {
             Program::Native => std::env::current_exe()?,
-            Program::Taffrail => self.target.join("release/taffrail"),
+            Program::Taffrail => self.taffrail.clone(),
             Program::Wasmtime => self.out().join("wasmtime/bin/wasmtime"),
             Program::Flask => self.out().join("venv/bin/gunicorn"),
         })
@@ -111,7 +113,7 @@ impl Places {
                 return Some("taffrail has no compile".to_owned());
             }
             // Variables are no flags: only the binary itself tells whether it knows them.
-            let binary = || std::fs::read(self.target.join("release/taffrail")).unwrap_or_default();
+            let binary = || std::fs::read(&self.taffrail).unwrap_or_default();
             let prefix = OTLP.as_bytes();
             if !subject.environment.is_empty() && !binary().windows(prefix.len()).any(|bytes| bytes == prefix) {
                 return Some(format!("taffrail reads no {OTLP}…"));

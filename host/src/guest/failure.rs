@@ -1,5 +1,8 @@
 //! How a guest failed, by what wasmtime reports.
 
+use std::io;
+
+use rustix::io::Errno;
 use wasmtime::Trap;
 use wasmtime::component::ResourceTableError;
 use wasmtime_wasi::I32Exit;
@@ -19,8 +22,22 @@ pub fn failure(error: wasmtime::Error, limiter: &Limiter) -> Error {
     limiter.failure(|| format!("{error:?}")).unwrap_or_else(|| reported(error))
 }
 
+/// What the operating system refused, if that is the cause: it is never the guest's fault.
+pub fn refused_by_system(error: &wasmtime::Error) -> Option<io::Error> {
+    error.chain().find_map(|cause| {
+        let errno = cause.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
+        let errno = errno.or_else(|| cause.downcast_ref::<io::Error>()?.raw_os_error());
+        errno.map(io::Error::from_raw_os_error)
+    })
+}
+
 fn reported(error: wasmtime::Error) -> Error {
     let detail = format!("{error:?}");
+    match refused_by_system(&error) {
+        Some(refused) if refused.kind() == io::ErrorKind::OutOfMemory => return Error::HostOutOfMemory(detail),
+        Some(_) => return Error::HostInternal(detail),
+        None => {}
+    }
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return Error::GuestExited(exit.0);
     }

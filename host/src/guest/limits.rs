@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use wasmtime::ResourceLimiter;
 
+use super::failure::refused_by_system;
 use super::instance::Idle;
 use crate::config::GuestLimits;
 use crate::error::Error;
@@ -94,6 +95,13 @@ impl ResourceLimiter for Limiter {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        if refused_by_system(&error).is_some() {
+            self.refused = Some(Refused::AllMemory);
+        }
+        Ok(())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {

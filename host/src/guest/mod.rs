@@ -240,7 +240,10 @@ impl Guest {
             }
         };
         match head {
-            Ok(reply) => reply.respond(run, report, head_only).await,
+            Ok(reply) => {
+                let responded = reply.respond(run, report.clone(), head_only).await;
+                responded.map_err(|error| if report.is_failed() { report.take_error() } else { error })
+            }
             Err(code) => {
                 run.body_taken();
                 Err(Error::GuestError(code))

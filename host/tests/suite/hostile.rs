@@ -27,7 +27,7 @@ impl Healthy {
                 while !stop.load(Relaxed) {
                     let answer = client.send(request("GET", addr, target, &[]));
                     let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("an answer");
-                    assert_eq!(answer.status, 200, "{protocol:?}: {answer:?}");
+                    assert_eq!(answer.status, 200, "{protocol:?}: {answer:?}: {}", why(&answer));
                     answered.fetch_add(1, Relaxed);
                 }
             });
@@ -78,7 +78,7 @@ async fn two_hundred_broken_requests_at_a_time_beside_healthy_ones() {
         ("late", "/", "/"),
     ] {
         let setup = TestHost::serving(guest).with("--deadline", "2s").with("--guest-memory", "8MiB");
-        let host = setup.start().await;
+        let host = setup.with("--access-log", "errors").start().await;
         for protocol in BOTH {
             let mut beside = Healthy::start(host.addr, healthy);
             let mut broken = JoinSet::new();
@@ -158,14 +158,52 @@ async fn five_thousand_idle_connections_beside_healthy_ones() {
     beside.finish().await;
 }
 
+/// The address space has room for one guest alone: what the system refuses is never the guest's fault.
+#[test]
+fn a_process_without_address_space_blames_no_guest() {
+    let mut process = Process::spawn(limited("ulimit -v 8388608", TestHost::serving("gather")));
+    assert!(process.wait_for_line("\"ready\"").contains("on-demand"), "no room for a pool");
+    let addr = process.addr();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        for protocol in BOTH {
+            let (held, sender, answer) = 'held: loop {
+                let mut client = Client::connect(protocol, addr).await;
+                let (mut sender, body) = open_body();
+                let held = tokio::spawn(async move { client.send(request_with("POST", addr, "/", &[], body)).await });
+                let _ = sender.send_data("held".into()).await;
+                // Until one of the two has the guest. The guest of an answer that is out may still be there.
+                while !held.is_finished() {
+                    let answer = ask(protocol, addr, "GET", "/", &[]).await;
+                    if answer.status != 200 {
+                        break 'held (held, sender, answer);
+                    }
+                }
+            };
+            assert_eq!((answer.status.as_u16(), answer.header("taffrail-error")), (503, "host_out_of_memory"));
+            assert_eq!(answer.header("retry-after"), "1");
+            drop(sender);
+            assert_eq!(held.await.expect("no panic").expect("an answer").text(), "4");
+            assert_eq!(insist(protocol, addr, "/").await.status, 200, "and it is itself again");
+        }
+    });
+    process.signal(rustix::process::Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+/// The real binary, started by a shell that has set a limit.
+fn limited(limit: &str, setup: Setup) -> std::process::Command {
+    let inner = setup.command();
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", &format!("{limit}; exec \"$@\""), "bash"]).arg(inner.get_program()).args(inner.get_args());
+    command
+}
+
 /// 256 descriptors, a thousand clients: the host goes on, and is itself again when they leave.
 #[test]
 fn a_process_without_descriptors_recovers() {
     let setup = TestHost::serving("hello").with("--header-timeout", "1h");
-    let inner = setup.command();
-    let mut command = std::process::Command::new("bash");
-    command.args(["-c", "ulimit -n 256; exec \"$@\"", "bash"]).arg(inner.get_program()).args(inner.get_args());
-    let mut process = Process::spawn(command);
+    let mut process = Process::spawn(limited("ulimit -n 256", setup));
     let addr = process.addr();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

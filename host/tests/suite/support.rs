@@ -1,11 +1,12 @@
 //! The machinery: the guests, a host in this process, the real binary as a process, and clients.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -64,6 +65,34 @@ pub fn component03(name: &str) -> PathBuf {
     COMPONENTS.join(format!("examples/{name}03.wasm"))
 }
 
+/// What the hosts in this process have last logged of requests that failed: there is no other way to a trap's cause.
+static FAILURES: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+const FAILURES_KEPT: usize = 4096;
+
+struct Failures;
+
+impl Write for Failures {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let mut failures = FAILURES.lock().expect("no test panics with the log");
+        if failures.len() == FAILURES_KEPT {
+            failures.pop_front();
+        }
+        failures.push_back(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a host in this process has logged of the request that was answered so. With `--access-log errors` it logs each.
+pub fn why(answer: &Answer) -> String {
+    let id = answer.header("x-request-id");
+    let failures = FAILURES.lock().expect("no test panics with the log");
+    failures.iter().find(|line| line.contains(id)).cloned().unwrap_or_else(|| "nothing was logged".to_owned())
+}
+
 /// A host in this process.
 pub struct TestHost {
     host: Option<Host>,
@@ -118,6 +147,11 @@ impl Setup {
     }
 
     pub async fn try_start(self) -> anyhow::Result<Host> {
+        static LOG: Once = Once::new();
+        LOG.call_once(|| {
+            let log = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false);
+            log.with_writer(|| Failures).init();
+        });
         Host::start(self.config()?).await
     }
 
