@@ -9,7 +9,7 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host run test foreign chart-test soak fuzz slow-clients bench bench-guard image image-test push lint lint-workflows \
+.PHONY: help setup build component host run test foreign chart-test soak fuzz slow-clients bench bench-inner bench-guard image image-test push lint lint-workflows \
 	security coverage release-dry-run fmt clean
 
 help: ## List the targets
@@ -79,6 +79,11 @@ bench: host component ## Everything side by side, in half an hour; QUICK=1: thre
 	cargo build --locked --release --package guests03 --example hello03 --example echo03 --target $(WASM)
 	host/benches/install target/bench
 	cargo run --locked --release --package bench -- $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+bench-inner: component ## An instantiation, a call and a body by themselves, in a minute (criterion; compares with its last run)
+	cargo build --locked --release --package guests --example echo --target $(WASM)
+	cargo build --locked --release --package guests03 --example hello03 --example echo03 --target $(WASM)
+	cargo bench --locked --package taffrail --bench inner
 
 FLOOR ?= 0.25
 bench-guard: $(if $(TAFFRAIL),,host) component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR (TAFFRAIL=another binary)
