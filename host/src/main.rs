@@ -20,6 +20,8 @@ fn main() -> ExitCode {
 }
 
 fn start(mut config: Config) -> anyhow::Result<ExitCode> {
+    // Where a node gives huge pages to everybody, each guest's memory would take some. Refused only by kernels without any.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     config.guest.compiler = std::env::current_exe().ok();
     logs::install(&config.log, config.log_format)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))

@@ -20,6 +20,13 @@ fn it_serves_and_ends_cleanly_on_either_signal() {
     }
 }
 
+/// Where a node allows huge pages to everybody, every thread and every guest would take some.
+#[test]
+fn it_takes_no_huge_pages() {
+    let process = TestHost::serving("hello").spawn();
+    assert!(!process.may_have_huge_pages());
+}
+
 /// For a container's health check, where there is neither shell nor curl.
 #[test]
 fn check_health_asks_a_running_host() {

@@ -267,6 +267,10 @@ impl Process {
         self.status("VmRSS:")
     }
 
+    pub fn may_have_huge_pages(&self) -> bool {
+        self.status("THP_enabled:") != 0
+    }
+
     /// Open descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a running process").count()
