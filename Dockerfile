@@ -18,7 +18,7 @@ COPY host/tests host/tests
 RUN for manifest in host/tests/*/Cargo.toml; do \
       sed -i '/^\[\[example/,$d' "$manifest" && mkdir "${manifest%/*}/src" && touch "${manifest%/*}/src/lib.rs"; done && \
     mkdir component/src host/src host/benches/src && \
-    for file in component/build.rs component/src/lib.rs host/src/lib.rs host/src/main.rs host/benches/src/bench.rs; do \
+    for file in component/build.rs component/src/lib.rs host/src/lib.rs host/src/main.rs host/benches/src/bench.rs host/benches/inner.rs; do \
       echo 'fn main() {}' > "$file"; done && \
     cargo fetch --locked
 ENV CARGO_NET_OFFLINE=true
