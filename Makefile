@@ -67,8 +67,9 @@ soak: host component ## At length, optimised: a soak, 20 drains under load, a po
 FUZZ_SECONDS ?= 20
 fuzz: setup ## Fuzz what parses, each target for FUZZ_SECONDS=20
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --version 0.13.1 --locked
-	@cd host && for target in forwarded flags config_dir traceparent; do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-		cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 2>&1 | tail -1; done
+	@mkdir -p target && cd host && for target in forwarded flags config_dir traceparent; do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 >$(CURDIR)/target/fuzz.log 2>&1 \
+			|| { grep -vE '^ +([0-9]+:|at )' $(CURDIR)/target/fuzz.log | tail -60; exit 1; }; tail -1 $(CURDIR)/target/fuzz.log; done
 
 slow-clients: setup component ## slowhttptest's three modes against the real binary (needs slowhttptest)
 	cargo test --locked --package taffrail --no-run # the tests' own binary: nothing is built twice

@@ -72,9 +72,23 @@ pub fn health_path(text: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// A filter in the syntax of `EnvFilter`.
+/// A filter in the syntax of `EnvFilter`, with no space round its directives: its parser skips the spaces, cuts the text
+/// as though they were not there, and so misreads `warn, taffrail=info` or panics within a longer letter.
 pub fn log_filter(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::from_str(text)
-        .map(|_| text.to_owned())
+    let filter = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    tracing_subscriber::EnvFilter::from_str(&filter)
+        .map(|_| filter)
         .map_err(|error| format!("is not a log filter ({error}); write a level such as info, or target=level,…"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_filter;
+
+    #[test]
+    fn a_log_filter_may_have_spaces_round_its_directives() {
+        assert_eq!(log_filter(" warn, taffrail=info\n").unwrap(), "warn,taffrail=info");
+        assert_eq!(log_filter(",\u{c}---\u{9028d}bound\u{9028d}o=").unwrap(), ",---\u{9028d}bound\u{9028d}o=");
+        assert!(log_filter("taffrail=loud").is_err());
+    }
 }
