@@ -9,8 +9,8 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host run test foreign chart-test soak fuzz slow-clients bench bench-inner bench-guard image image-test push lint lint-workflows \
-	security coverage release-dry-run fmt clean
+.PHONY: help setup build component host host-precompiled host-pgo run test foreign chart-test soak fuzz slow-clients bench \
+	bench-components bench-inner bench-guard image image-test push lint lint-workflows security coverage release-dry-run fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ component: setup ## Build the hello component alone
 
 host: setup ## Build the host alone
 	cargo build --locked --release --package taffrail
+
+host-precompiled: setup ## Build the host without the compiler, for precompiled components alone, as target/precompiled/release/taffrail
+	cargo build --locked --release --package taffrail --no-default-features --target-dir target/precompiled
+
+host-pgo: bench-components ## Build the host for the work of the benchmark (profile-guided: two whole builds), as target/pgo/taffrail
+	host/benches/pgo
 
 run: build ## Build both and serve the hello component with the demo token
 	@echo
@@ -75,15 +81,16 @@ slow-clients: setup component ## slowhttptest's three modes against the real bin
 	cargo test --locked --package taffrail --no-run # the tests' own binary: nothing is built twice
 	host/tests/slow-clients
 
-bench: host component ## Everything side by side, in half an hour; QUICK=1: three minutes (BENCH_ARGS=--help)
+# What the benchmarks serve.
+bench-components: component
 	cargo build --locked --release --package guests --example echo --target $(WASM)
 	cargo build --locked --release --package guests03 --example hello03 --example echo03 --target $(WASM)
+
+bench: host $(if $(QUICK),,host-precompiled) bench-components ## Everything side by side, in half an hour; QUICK=1: three minutes (BENCH_ARGS=--help)
 	host/benches/install target/bench
 	cargo run --locked --release --package bench -- $(if $(QUICK),--quick) $(BENCH_ARGS)
 
-bench-inner: component ## An instantiation, a call and a body by themselves, in a minute (criterion; compares with its last run)
-	cargo build --locked --release --package guests --example echo --target $(WASM)
-	cargo build --locked --release --package guests03 --example hello03 --example echo03 --target $(WASM)
+bench-inner: bench-components ## An instantiation, a call and a body by themselves, in a minute (criterion; compares with its last run)
 	cargo bench --locked --package taffrail --bench inner
 
 FLOOR ?= 0.25

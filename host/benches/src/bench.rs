@@ -87,6 +87,10 @@ struct Arguments {
     #[arg(long)]
     taffrail: Option<PathBuf>,
 
+    /// A build of Taffrail whose telemetry and deadline were taken out, to measure what they cost
+    #[arg(long)]
+    all_off: Option<PathBuf>,
+
     /// Where the builds are
     #[arg(long, env = "CARGO_TARGET_DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target"))]
     target: PathBuf,
@@ -124,7 +128,8 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = arguments.target.canonicalize();
     let target = target.with_context(|| format!("{} is missing: run `make host`", arguments.target.display()))?;
-    let places = Places::look(&root.canonicalize()?, &target, arguments.taffrail.as_deref())?;
+    let places =
+        Places::look(&root.canonicalize()?, &target, arguments.taffrail.as_deref(), arguments.all_off.as_deref())?;
     if arguments.guard {
         return guard(&places, &settings, arguments.floor.unwrap_or(0.0));
     }

@@ -76,6 +76,7 @@ pub fn sizes(places: &Places) -> Vec<(String, Option<u64>)> {
     let program = |program| places.program(program).ok().and_then(|file| size(&file));
     let mut sizes = vec![
         ("taffrail".to_owned(), program(Program::Taffrail)),
+        ("taffrail, for precompiled components alone".to_owned(), size(&places.without_compiler())),
         ("wasmtime (the features of host/benches/install)".to_owned(), program(Program::Wasmtime)),
         ("hello.wasm".to_owned(), size(&places.component(Component::Hello, Wasi::V02))),
         ("hello.cwasm (taffrail)".to_owned(), size(&places.precompiled(Program::Taffrail))),
@@ -88,14 +89,13 @@ pub fn sizes(places: &Places) -> Vec<(String, Option<u64>)> {
     sizes
 }
 
-/// The layers of an OCI image layout, as they are stored.
-fn layers(image: &Path) -> Option<Vec<(String, Option<u64>)>> {
-    let read = |path: &Path| serde_json::from_str::<Value>(&fs::read_to_string(path).ok()?).ok();
-    let index = read(&image.join("index.json"))?;
-    let digest = index["manifests"][0]["digest"].as_str()?.replace(':', "/");
-    let manifest = read(&image.join("blobs").join(digest))?;
-    let layers = manifest["layers"].as_array()?.iter().enumerate();
-    Some(layers.map(|(number, layer)| (format!("image layer {}", number + 1), layer["size"].as_u64())).collect())
+/// The layers that an image's manifest names, compressed.
+fn layers(manifest: &Path) -> Option<Vec<(String, Option<u64>)>> {
+    let manifest: Value = serde_json::from_str(&fs::read_to_string(manifest).ok()?).ok()?;
+    let size = |(number, layer): (usize, &Value)| {
+        (format!("image layer {}, as it is pulled", number + 1), layer["size"].as_u64())
+    };
+    Some(manifest["layers"].as_array()?.iter().enumerate().map(size).collect())
 }
 
 /// The sizes as a table.

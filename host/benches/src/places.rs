@@ -14,6 +14,7 @@ pub struct Places {
     root: PathBuf,
     target: PathBuf,
     taffrail: PathBuf,
+    all_off: Option<PathBuf>,
     /// The demo token.
     pub token: String,
     serve_help: String,
@@ -21,17 +22,19 @@ pub struct Places {
 }
 
 impl Places {
-    /// Looks for what every run needs; `taffrail` is a binary that is not the one of the release build.
+    /// Looks for what every run needs; `taffrail` is a binary that is not the one of the release build, `all_off` one
+    /// without telemetry and deadline.
     ///
     /// # Errors
     /// With the command that builds what is missing.
-    pub fn look(root: &Path, target: &Path, taffrail: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn look(root: &Path, target: &Path, taffrail: Option<&Path>, all_off: Option<&Path>) -> anyhow::Result<Self> {
         let token = root.join("component/demo-config/auth-tokens");
         let token = std::fs::read_to_string(&token).with_context(|| format!("{} cannot be read", token.display()))?;
         let mut places = Self {
             root: root.to_owned(),
             target: target.to_owned(),
             taffrail: taffrail.map_or_else(|| target.join("release/taffrail"), Path::to_owned),
+            all_off: all_off.map(Path::to_owned),
             token: token.lines().next().unwrap_or_default().to_owned(),
             serve_help: String::new(),
             help: String::new(),
@@ -63,9 +66,14 @@ impl Places {
         self.target.join("bench")
     }
 
-    /// Where the image is, when one was built.
+    /// The manifest of the image, when `make image-test` has built one.
     pub fn image(&self) -> PathBuf {
-        self.target.join("image")
+        self.target.join("image/images/image/blobs/manifest.json")
+    }
+
+    /// The host without the compiler, when `make host-precompiled` has built one.
+    pub fn without_compiler(&self) -> PathBuf {
+        self.target.join("precompiled/release/taffrail")
     }
 
     /// The sources.
@@ -76,11 +84,12 @@ impl Places {
     /// The program's file.
     ///
     /// # Errors
-    /// When the system does not say what file this process is.
+    /// When the system does not say what file this process is, or nobody has named one.
     pub fn program(&self, program: Program) -> anyhow::Result<PathBuf> {
         Ok(match program {
             Program::Native => std::env::current_exe()?,
             Program::Taffrail => self.taffrail.clone(),
+            Program::AllOff => self.all_off.clone().context("--all-off names no binary")?,
             Program::Wasmtime => self.out().join("wasmtime/bin/wasmtime"),
             Program::Flask => self.out().join("venv/bin/gunicorn"),
         })
@@ -103,6 +112,9 @@ impl Places {
 
     /// What is not built yet of what a subject needs; none when it can be run.
     pub fn not_built(&self, subject: &Subject, component: Component) -> Option<String> {
+        if subject.program == Program::AllOff && self.all_off.is_none() {
+            return Some("--all-off names no binary".to_owned());
+        }
         if subject.program == Program::Taffrail {
             let flags = subject.flags.iter().filter(|flag| flag.starts_with("--"));
             if let Some(flag) = flags.into_iter().find(|flag| !has_word(&self.serve_help, flag)) {
@@ -120,7 +132,7 @@ impl Places {
             }
         }
         let file = self.component(component, subject.wasi);
-        let needed = matches!(subject.program, Program::Taffrail | Program::Wasmtime);
+        let needed = matches!(subject.program, Program::Taffrail | Program::AllOff | Program::Wasmtime);
         (needed && !file.is_file()).then(|| format!("there is no {}", file.file_name().unwrap_or_default().display()))
     }
 
@@ -154,7 +166,7 @@ impl Places {
                 command.args(["native", "--listen", listen, "--token", &self.token]);
                 "listening on "
             }
-            Program::Taffrail => {
+            Program::Taffrail | Program::AllOff => {
                 command.arg("serve").arg(&wasm).args(["--listen", listen, "--admin-listen", listen]);
                 command.args(["--config", &tokens, "--access-log", "off", "--log-format", "json"]);
                 "\"listen\":\""

@@ -65,10 +65,18 @@ impl Reply {
     }
 
     /// Sends bytes, as fast as the client takes them.
-    pub fn write(&self, bytes: &[u8]) {
-        for chunk in bytes.chunks(4096) {
-            self.stream.blocking_write_and_flush(chunk).expect("a client that reads");
+    pub fn write(&self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.stream.check_write().expect("a client that reads") {
+                0 => self.stream.subscribe().block(),
+                room => {
+                    let (now, rest) = bytes.split_at(bytes.len().min(room as usize));
+                    self.stream.write(now).expect("a client that reads");
+                    bytes = rest;
+                }
+            }
         }
+        self.stream.blocking_flush().expect("a client that reads");
     }
 
     /// Ends the body, with trailers perhaps.
