@@ -4,16 +4,15 @@ use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
-
 use crate::config::LogFormat;
+use crate::values::env_filter;
 
 /// Installs the process-wide log. `filter` was checked by the configuration.
 ///
 /// # Errors
 /// When a log is installed already.
 pub fn install(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(filter)?).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(env_filter(filter)?).with_writer(io::stderr);
     let json = match format {
         LogFormat::Auto => !io::stderr().is_terminal(),
         LogFormat::Human => false,

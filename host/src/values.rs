@@ -1,10 +1,11 @@
 //! How the values of flags are read. A fault says what to write instead.
 
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// An address with its port.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
@@ -76,9 +77,18 @@ pub fn health_path(text: &str) -> Result<Option<String>, String> {
 /// as though they were not there, and so misreads `warn, taffrail=info` or panics within a longer letter.
 pub fn log_filter(text: &str) -> Result<String, String> {
     let filter = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
-    tracing_subscriber::EnvFilter::from_str(&filter)
+    env_filter(&filter)
         .map(|_| filter)
         .map_err(|error| format!("is not a log filter ({error}); write a level such as info, or target=level,…"))
+}
+
+/// What the log takes. The value of a field is compared as it stands: made into a regular expression, a short one could
+/// take all memory.
+///
+/// # Errors
+/// Where it is not a filter.
+pub fn env_filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
 }
 
 #[cfg(test)]
@@ -90,5 +100,10 @@ mod tests {
         assert_eq!(log_filter(" warn, taffrail=info\n").unwrap(), "warn,taffrail=info");
         assert_eq!(log_filter(",\u{c}---\u{9028d}bound\u{9028d}o=").unwrap(), ",---\u{9028d}bound\u{9028d}o=");
         assert!(log_filter("taffrail=loud").is_err());
+    }
+
+    #[test]
+    fn the_value_of_a_field_is_no_regular_expression() {
+        assert_eq!(log_filter("taffrail[request{id=(}]=info").unwrap(), "taffrail[request{id=(}]=info");
     }
 }
