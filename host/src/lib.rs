@@ -37,7 +37,8 @@
 //! Every limit is a flag of [`config`], whose comments name the one place that enforces it. [`capacity`] derives how many
 //! connections and requests the machine's memory and descriptors allow, so that a pod is never killed by its own
 //! defaults. A guest yields at every tick of the engine's clock; dropping its future is what stops it, whether the
-//! deadline drops it or the client's leaving.
+//! deadline drops it or the client's leaving. A thread with guests that compute looks at its sockets every few turns
+//! (`main.rs`), so that they hold up everybody else by milliseconds.
 //!
 //! # How a component is compiled
 //!

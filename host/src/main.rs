@@ -7,6 +7,11 @@ use taffrail::config::{Command, CommandLine, Config};
 use taffrail::lifecycle::TerminationSignals;
 use taffrail::{Host, check_health, compile, logs};
 
+/// Turns of tasks after which a thread looks at its sockets and clocks although there is more to run. A guest that computes has
+/// turns of 2 ms, so that tokio's own 61 let everybody else wait for 120 ms; 8 cost nothing that could be measured
+/// (`BENCHMARKS.md`).
+const EVENT_INTERVAL: u32 = 8;
+
 fn main() -> ExitCode {
     let (ended, failure) = match CommandLine::parse().command {
         Command::Serve(flags) => (flags.check().map_err(Into::into).and_then(start), 2), // as clap for a wrong flag
@@ -24,7 +29,8 @@ fn start(mut config: Config) -> anyhow::Result<ExitCode> {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     config.guest.compiler = std::env::current_exe().ok();
     logs::install(&config.log, config.log_format)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().event_interval(EVENT_INTERVAL).build()?.block_on(serve(config))
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
