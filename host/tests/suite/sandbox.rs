@@ -21,6 +21,21 @@ async fn nothing_of_the_machine_is_behind_the_interfaces() {
 }
 
 #[tokio::test]
+async fn nothing_of_the_machine_is_behind_the_interfaces_of_wasi_0_3() {
+    let host = Setup::file(&component03("sandbox")).start().await;
+    let answer = get(host.addr, "/0.3").await;
+    let expected = [
+        "environment: 0",
+        "arguments: 0",
+        "directories: 0",
+        "no tcp: ErrorCode::AccessDenied",
+        "no udp: ErrorCode::AccessDenied",
+        "dns: Err(ErrorCode::PermanentResolverFailure)", // Wasmtime's, where nobody was asked; a failed lookup is unresolvable
+    ];
+    assert_eq!(answer.text().lines().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
 async fn the_environment_is_what_the_operator_says() {
     let host = TestHost::serving("sandbox").with("--env", "A=1").with("--env", "B=two=2").start().await;
     assert!(get(host.addr, "/").await.text().starts_with("environment: 2\n"));

@@ -12,6 +12,10 @@ pub mod bindings {
             world guest {
                 include wasi:http/service@0.3.0;
                 import wasi:config/store@0.2.0-rc.1;
+                import wasi:cli/environment@0.3.0;
+                import wasi:filesystem/preopens@0.3.0;
+                import wasi:sockets/types@0.3.0;
+                import wasi:sockets/ip-name-lookup@0.3.0;
             }
         ",
         path: "../../../wit/wasi03",
