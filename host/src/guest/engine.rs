@@ -9,8 +9,8 @@ use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAl
 use crate::config::GuestLimits;
 
 /// How often a busy guest yields to the rest of its thread, and so how late a deadline or a client's leaving may stop
-/// it. With `n` busy guests on a thread everybody else waits up to `n` ticks for a turn, and up to 8 (`main.rs`) until the
-/// thread looks at its sockets, so the tick is short; a wake-up every 2 ms costs 0.1 % of a core.
+/// it. With `n` busy guests on a thread everybody else waits up to `n` ticks for a turn, and some (`EVENT_INTERVAL` of
+/// `main.rs`) until the thread looks at its sockets, so the tick is short; a wake-up every 2 ms costs 0.1 % of a core.
 const EPOCH_TICK: Duration = Duration::from_millis(2);
 
 /// Core instances that one component may hold: composed components and those of scripting languages bring many.
