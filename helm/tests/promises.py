@@ -33,7 +33,7 @@ def grace_period_covers_the_drain(renders, **_):
 
 
 def variables_and_probes_are_the_hosts(renders, root, **_):
-    known = set(re.findall(r'env = "(TAFFRAIL_\w+)"', watching.source(root, "config")))
+    known = set(re.findall(r'"(TAFFRAIL_\w+)"', watching.source(root, "cli") + watching.source(root, "config")))
     paths = set(re.findall(r'const \w+: &str = "(/\w+)";', watching.source(root, "admin")))
     used = set().union(*(environment_of(workload(documents)) for documents in renders.values()))
     yield "variables", ", ".join(sorted(used - known))

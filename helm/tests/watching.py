@@ -76,12 +76,12 @@ def canary_and_stable_are_told_apart(renders, **_):
 
 
 def queries_ask_for_what_the_host_has(renders, root, **_):
-    metrics = source(root, "metrics")
+    metrics = source(root, "telemetry/metrics")
     known = set(re.findall(r'"([a-z][a-z_]+)"', metrics))
     sets = re.findall(r"EncodeLabelSet\)\]\n(?:pub )?struct \w+ \{(.*?)\n\}", metrics, re.DOTALL)
     labels = set(re.findall(r"^ +(?:pub )?(\w+):", "\n".join(sets), re.MULTILINE))
     labels |= set(re.findall(r'sub_registry_with_label\(\("(\w+)"', metrics))
-    reasons = {"ok", *re.findall(r'=> "((?:client|guest|host)_\w+)"', source(root, "error"))}
+    reasons = {"ok", *re.findall(r'"((?:client|guest|host)_\w+)"', source(root, "error"))}
     read = {"taffrail_http_requests_total": "http_requests" in known, "label code": "code" in labels, "label component": "component" in labels,
             "reason": "guest_trapped" in reasons}
     yield "the sources are read", ", ".join(name for name, found in read.items() if not found)

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,16 +13,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use taffrail::body::RequestBody;
-use taffrail::config::{Command, CommandLine};
-use taffrail::error::Error;
-use taffrail::guest::{Call, Guest, GuestBody};
-use taffrail::spans::GuestTrace;
-use taffrail::trace::Place;
+use taffrail::cli::{Command, CommandLine};
+use taffrail::internals::Loaded;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::Instant;
 
 /// What the pipe between client and host holds, in bytes: more than a body of these.
 const PIPE: usize = 1024 * 1024;
@@ -39,7 +33,7 @@ fn runtime() -> Runtime {
 }
 
 /// A component of the release build, with every limit as shipped.
-fn guest(file: &str, flags: &[&str]) -> Arc<Guest> {
+fn guest(file: &str, flags: &[&str]) -> Loaded {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let (file, config) = (root.join("target/wasm32-wasip2/release").join(file), root.join("component/demo-config"));
     assert!(file.exists(), "{} is missing: run `make bench-inner`", file.display());
@@ -49,27 +43,15 @@ fn guest(file: &str, flags: &[&str]) -> Arc<Guest> {
     let Ok(CommandLine { command: Command::Serve(flags) }) = CommandLine::try_parse_from(line) else {
         panic!("flags that do not exist: {flags:?}")
     };
-    let mut guest = Guest::load(&flags.check().expect("flags that are right").guest, 8, MEMORY).expect("it loads");
-    guest.set_memory(MEMORY);
-    Arc::new(guest)
-}
-
-async fn ask(guest: &Arc<Guest>, request: Request<Incoming>) -> Result<Response<GuestBody>, Error> {
-    let (mut head, incoming) = request.into_parts();
-    head.uri = Uri::builder().scheme("http").authority("x").path_and_query(head.uri.path()).build().expect("a URI");
-    let (body, report) = RequestBody::new(incoming, BODY as u64, Duration::from_secs(10))?;
-    let (trace, span) = GuestTrace::new(Place::random(), None);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let call = Call { request_id: Arc::from("bench"), trace, span, deadline, guard: () };
-    guest.handle(Request::from_parts(head, body), report, call).await
+    Loaded::new(&flags.check().expect("flags that are right").guest, 8, MEMORY).expect("it loads")
 }
 
 /// A client whose requests this guest answers.
-async fn client_of(guest: Arc<Guest>) -> Client {
+async fn client_of(guest: Loaded) -> Client {
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let service = service_fn(move |request| {
         let guest = guest.clone();
-        async move { ask(&guest, request).await }
+        async move { guest.answer(request, BODY as u64).await }
     });
     tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(theirs), service));
     client(ours).await

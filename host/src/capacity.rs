@@ -12,7 +12,7 @@ const MIB: u64 = 1024 * 1024;
 const CONNECTIONS: u64 = 10_000;
 /// Requests in flight, unless the flag or the memory say less. Two cores saturate far below; the address space of the
 /// pool (8 GiB for each) is the reason not to go higher unasked.
-pub const IN_FLIGHT: u32 = 1000;
+pub(crate) const IN_FLIGHT: u32 = 1000;
 /// Descriptors that are not connections: listeners, pollers, the log, files, admin connections (128).
 const OTHER_DESCRIPTORS: u64 = 160;
 /// What a connection may hold in the host and the kernel: the buffered head (64 KiB by default) and small change.
@@ -23,31 +23,31 @@ const REQUEST_COST: u64 = 256 * 1024;
 
 /// What the machine gives this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Memory in bytes, and where the number comes from.
-    pub memory: u64,
+    pub(crate) memory: u64,
     /// For the log: which limit `memory` is.
-    pub memory_source: &'static str,
+    pub(crate) memory_source: &'static str,
     /// What the process has resident now, in bytes.
-    pub resident: u64,
+    pub(crate) resident: u64,
     /// File descriptors that it may have open.
-    pub descriptors: u64,
+    pub(crate) descriptors: u64,
 }
 
 /// What the host takes on. Shown in the log at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capacity {
+pub(crate) struct Capacity {
     /// Open connections; more wait in the backlog.
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Requests in flight; more are shed.
-    pub in_flight: u32,
+    pub(crate) in_flight: u32,
     /// Linear memory of all guests together, in bytes.
-    pub guest_memory: u64,
+    pub(crate) guest_memory: u64,
 }
 
 impl Machine {
-    /// Looks. Raises the soft limit of file descriptors to the hard one on the way.
-    pub fn look() -> Self {
+    /// Reads the limits of this process. Raises the soft limit of file descriptors to the hard one on the way.
+    pub(crate) fn detect() -> Self {
         let (memory, memory_source) = memory_limit(Path::new("/"));
         let resident = read_number(Path::new("/proc/self/statm"), |text| text.split(' ').nth(1)).unwrap_or(0) * 4096;
         Self { memory, memory_source, resident, descriptors: descriptors() }
@@ -58,7 +58,7 @@ impl Machine {
     ///
     /// A tenth of the memory stays free for the kernel's own (page tables, sockets) and the allocator's slack, and
     /// connections get a quarter at the most. What the process has already, code and compiled component, is taken off.
-    pub fn capacity(&self, connections: Option<u32>, in_flight: Option<u32>, initial: u64) -> Capacity {
+    pub(crate) fn capacity(&self, connections: Option<u32>, in_flight: Option<u32>, initial: u64) -> Capacity {
         let for_descriptors = self.descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1);
         let for_memory = (self.memory / 4 / CONNECTION_COST).max(16);
         let asked = connections.map_or(CONNECTIONS.min(for_memory), u64::from);

@@ -1,250 +1,105 @@
 //! Taffrail serves one WASI HTTP component.
 //!
-//! One process, two listeners. Traffic comes in through [`server`] and [`connection`]; [`request`] admits it; [`guest`]
-//! runs the component (WASI 0.2 or 0.3) in a fresh sandbox; [`error`] decides what the client sees when that fails. [`admin`] answers
-//! probes, scrapes and people ([`status`]) from a thread of its own. [`lifecycle`] is the one state: Starting → Ready → Draining.
+//! One process, two listeners. Traffic comes in through `server`; `request` admits and bounds it; `guest` runs the component
+//! (WASI 0.2 or 0.3) in a fresh sandbox; `error` decides what the client sees when that fails. `admin` answers probes, scrapes
+//! and people from a thread of its own. `lifecycle` is the one state: Starting → Ready → Draining.
 //!
 //! ```text
-//! main → lib ─┬→ server → connection → request → guest → outbound
-//!             └→ admin → status
-//!        leaves, used by all of them and using none of them:
-//!            activity  allowlist  body  capacity  config  error  forwarded  lifecycle  logs  metrics  record  settings  spans  tls
-//!            trace  values
-//! main ─┬→ check_health, which asks another process
-//!       └→ compile → guest
+//! main → cli → host ─┬→ server → request → guest
+//!                    └→ admin
+//!
+//! server, request → transport             the socket, what its connection is doing, deadlines
+//! request, guest → http → error           bodies and their bounds, framing, forwarded clients, trace context
+//! all → telemetry → http                  log, metrics, traces
+//! all → config → http, error, lifecycle   leaves; beside them capacity (host) and tls (guest, telemetry)
 //! ```
 //!
-//! The arrows never turn back, and `tests/suite/rules.rs` holds them: wasmtime is known to [`guest`] and [`outbound`]
-//! alone, hyper's server to [`connection`] and [`admin`], clap to [`config`], the status of a
-//! failure to [`error`], the names of metrics to [`metrics`].
+//! The arrows never turn back, and there is no circle of files: `tests/suite/rules.rs` reads the sources and holds both.
+//! It holds as well that wasmtime is known to `guest` alone, hyper's server to `server` and `admin`, clap to [`cli`], a failure's
+//! status to `error`, the names of metrics to `telemetry/metrics`.
 //!
 //! # What carries a request
 //!
 //! | step | type | holds |
 //! |---|---|---|
-//! | accepted | [`connection::Connection`] | a permit, the client's address, the order to close, its [`activity::Activity`] |
-//! | admitted | [`record::InFlight`] | a slot of the limit, until both guest and response have ended |
-//! | bounded | [`body::RequestBody`] and the deadline | the size and pace of the request body; one instant for the whole request |
-//! | run | [`guest::Guest::handle`] | an instance in a store, its own or handed over by the last request, polled by the connection's task |
-//! | answered | [`body::Guarded`] | the guest's body with the request's [`record::Record`] inside, until the last byte or the client's leaving |
+//! | accepted | `server::connection::Connection` | a permit, the client's address, the order to close, its `Activity` |
+//! | admitted | `request::in_flight::InFlight` | a slot of the limit, until both guest and response have ended |
+//! | bounded | `http::request_body::RequestBody` and the deadline | the size and pace of the request body; one instant for the whole request |
+//! | run | `guest::Guest::handle` | an instance in a store, its own or handed over by the last request, polled by the connection's task |
+//! | answered | `http::response_body::ObservedBody` | the guest's body with the request's `Record` inside, until the last byte or the client's leaving |
 //!
-//! No task is spawned for a request (why: see [`guest`]). A guest that goes on after its response has ended gets a task, and
+//! No task is spawned for a request (why: see `guest`). A guest that goes on after its response has ended gets a task, and
 //! counts as in flight until it is done; and where the operator has instances answer several requests at the same time
 //! (`--instance-concurrency`), each instance has one.
 //!
 //! # What bounds a request
 //!
-//! Every limit is a flag of [`config`], whose comments name the one place that enforces it. [`capacity`] derives how many
-//! connections and requests the machine's memory and descriptors allow, so that a pod is never killed by its own
-//! defaults. A guest yields at every tick of the engine's clock; dropping its future is what stops it, whether the
-//! deadline drops it or the client's leaving. A thread with guests that compute looks at its sockets every few turns
-//! (`main.rs`), so that they hold up everybody else by milliseconds.
+//! Every limit is a flag of [`cli`] and a field of [`config::Limits`], whose comment names the one place that enforces it.
+//! `capacity` derives how many connections and requests the machine's memory and descriptors allow, so that a pod is never
+//! killed by its own defaults. A guest yields at every tick of the engine's clock; dropping its future is what stops it,
+//! whether the deadline drops it or the client's leaving. A thread with guests that compute looks at its sockets every few
+//! turns (`main.rs`), so that they hold up everybody else by milliseconds.
 //!
 //! # How a component is compiled
 //!
 //! By another process of the same binary (`taffrail compile - -o -`), which takes its memory with it when it ends: so the numbers that
-//! [`capacity`] derives are those of a host that serves, and a component that is too large for the machine's memory ends the
+//! `capacity` derives are those of a host that serves, and a component that is too large for the machine's memory ends the
 //! compiler first.
 //!
 //! # What is deliberately absent
 //!
 //! The host pulls no image and watches no file: a new component is a new process. It terminates no TLS: the ingress does.
 //! The guest gets no file and no socket, and calls only whom the operator names.
+//!
+//! # Embedding
+//!
+//! The library is what the binary is made of; another program may start a host as well:
+//!
+//! ```
+//! use clap::Parser as _;
+//! use taffrail::cli::{Command, CommandLine};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! # let component = tempfile::NamedTempFile::new()?;
+//! # std::fs::write(component.path(), wat::parse_str(include_str!("../tests/foreign/by_hand.wat"))?)?;
+//! # let component = component.path().to_str().expect("a path in UTF-8");
+//! let arguments = ["taffrail", "serve", component, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+//! let Command::Serve(flags) = CommandLine::parse_from(arguments).command else { unreachable!() };
+//! let config = flags.check()?;
+//! tokio::runtime::Runtime::new()?.block_on(async {
+//!     let host = taffrail::Host::start(config).await?;
+//!     println!("http://{} answers", host.address());
+//!     assert_eq!(host.drain().await.cut, 0);
+//!     Ok(())
+//! })
+//! # }
+//! ```
+#![warn(unreachable_pub)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 
-pub mod activity;
-pub mod admin;
-pub mod allowlist;
-pub mod body;
-pub mod capacity;
-pub mod check_health;
-pub mod compile;
+mod admin;
+mod capacity;
+pub mod cli;
 pub mod config;
-pub mod connection;
-pub mod error;
-pub mod forwarded;
-pub mod guest;
-pub mod lifecycle;
-pub mod logs;
-pub mod metrics;
-pub mod outbound;
-pub mod record;
-pub mod request;
-pub mod server;
-pub mod settings;
-pub mod spans;
-pub mod status;
-pub mod tls;
-pub mod trace;
-pub mod values;
+mod error;
+mod guest;
+mod host;
+mod http;
+mod lifecycle;
+mod request;
+mod server;
+mod telemetry;
+mod tls;
+mod transport;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+#[doc(hidden)]
+pub mod internals;
 
-use anyhow::Context as _;
-use tokio::time::{Instant, sleep, timeout};
-
-use crate::admin::Admin;
-use crate::capacity::Machine;
-use crate::config::Config;
-use crate::guest::Guest;
-use crate::lifecycle::{Lifecycle, Phase, Step};
-use crate::request::Requests;
-use crate::server::{Server, ServerHandle};
-use crate::spans::Spans;
+pub use host::{Drained, Host};
+pub use lifecycle::TerminationSignals;
+pub use telemetry::logs::install as install_log;
 
 /// Every request makes some hundred small allocations: this was a tenth of its cost with glibc's allocator, and is many times
 /// that with musl's, which the image would have.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Guests that the pool has room for beyond the limit of requests in flight: the probe at start, and stores whose memory is
-/// still being given back.
-const SPARE_GUESTS: u32 = 8;
-
-/// How often the log says that a large component is still being compiled.
-const PROGRESS: Duration = Duration::from_secs(5);
-
-/// A running host. Ends when it is drained.
-#[derive(Debug)]
-pub struct Host {
-    address: SocketAddr,
-    admin: Admin,
-    lifecycle: Lifecycle,
-    requests: Arc<Requests>,
-    server: ServerHandle,
-    spans: Option<Arc<Spans>>,
-    drain_delay: Duration,
-    drain_timeout: Duration,
-}
-
-/// How a drain ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drained {
-    /// Requests that were still in flight when the time was up, and were cut.
-    pub cut: usize,
-}
-
-impl Host {
-    /// Starts the host: admin listener first, then the component, the traffic port last. Returns when it is ready.
-    ///
-    /// # Errors
-    /// One message that says what is wrong and what to do. The traffic port is not bound then.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let lifecycle = Lifecycle::default();
-        let admin = Admin::start(config.admin_listen, lifecycle.clone())?;
-        tracing::info!(admin = %admin.address(), "starting");
-
-        let (settings, limits) = (config.guest.clone(), config.limits);
-        let pool = limits.max_in_flight.unwrap_or(capacity::IN_FLIGHT) + SPARE_GUESTS;
-        let reuse = settings.reuse;
-        let machine = Machine::look();
-        let load = move || Guest::load(&settings, pool, machine.memory);
-        let mut loading = tokio::task::spawn_blocking(load);
-        let started = Instant::now();
-        let mut guest = loop {
-            match timeout(PROGRESS, &mut loading).await {
-                Ok(loaded) => break loaded.context("the compiler failed")??,
-                Err(_) => tracing::info!(seconds = started.elapsed().as_secs(), "still compiling the component"),
-            }
-        };
-        let version = serde_json::json!({ "host": env!("CARGO_PKG_VERSION"), "component": guest.revision().json() });
-        admin.publish(version, guest.metrics().clone());
-        lifecycle.advance(Phase::Starting(Step::Instantiate));
-        let initial_memory = guest.probe().await?;
-        let machine = Machine::look();
-        let capacity = machine.capacity(limits.max_connections, limits.max_in_flight, initial_memory);
-        guest.set_memory(capacity.guest_memory);
-        if reuse.requests > 1 && initial_memory > reuse.memory as u64 {
-            tracing::warn!(
-                initial_memory,
-                instance_memory = reuse.memory,
-                "no instance will answer a second request: each starts with more memory than --instance-memory"
-            );
-        }
-
-        lifecycle.advance(Phase::Starting(Step::Listen));
-        let (allocator, digest) = (guest.allocator(), guest.revision().digest.clone());
-        let spans =
-            Spans::from_environment(&config.application, guest.revision().short_digest(), guest.metrics().clone())?;
-        let (in_flight, phase) = (capacity.in_flight, lifecycle.clone());
-        let guest = Arc::new(guest);
-        guest.retire_idle_instances();
-        let requests = Arc::new(Requests::new(guest, phase, &config, in_flight, spans.clone()));
-        let listener =
-            server::bind(config.listen).with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
-        let address = listener.local_addr()?;
-        let (server, handle) = Server::new(requests.clone(), limits, capacity.connections);
-        tokio::spawn(server.run(listener));
-        lifecycle.advance(Phase::Ready);
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            listen = %address,
-            admin = %admin.address(),
-            digest,
-            workers = tokio::runtime::Handle::current().metrics().num_workers(),
-            allocator = allocator.name(),
-            memory = machine.memory,
-            memory_source = machine.memory_source,
-            max_in_flight = capacity.in_flight,
-            max_connections = capacity.connections,
-            guest_memory = capacity.guest_memory,
-            initial_memory,
-            descriptors = machine.descriptors,
-            "ready"
-        );
-        Ok(Self {
-            address,
-            admin,
-            lifecycle,
-            requests,
-            server: handle,
-            spans,
-            drain_delay: config.drain_delay,
-            drain_timeout: config.drain_timeout,
-        })
-    }
-
-    /// Where the traffic goes.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Where the probes go.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin.address()
-    }
-
-    /// Ends without losing a request: not ready at once, serving as usual for the delay, then no new connection, and up
-    /// to the timeout for what is in flight.
-    pub async fn drain(mut self) -> Drained {
-        self.lifecycle.advance(Phase::Draining);
-        tracing::info!(delay = ?self.drain_delay, timeout = ?self.drain_timeout, "draining");
-        sleep(self.drain_delay).await;
-        self.server.close();
-        let finished = async {
-            self.server.closed().await;
-            self.requests.finished().await; // guests that go on after their response
-        };
-        let cut = match timeout(self.drain_timeout, finished).await {
-            Ok(()) => 0,
-            Err(_) => self.requests.in_flight(),
-        };
-        if let Some(spans) = self.spans.take() {
-            spans.finish().await;
-        }
-        if cut == 0 {
-            tracing::info!("drained: nothing was cut");
-        } else {
-            tracing::warn!(cut, "drained: requests were cut, because --drain-timeout was over");
-        }
-        Drained { cut }
-    }
-}
-
-/// A host that is not drained accepts no more either, and lets its component go with the last connection.
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.server.close();
-    }
-}

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 /// Where the process is in its life. It only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Not serving yet; waiting for what is named here.
     Starting(Step),
     /// Serving.
@@ -18,7 +18,7 @@ pub enum Phase {
 
 /// The steps of a start, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub(crate) enum Step {
     /// Reading and compiling the component.
     Compile,
     /// Instantiating it once, to prove that it works.
@@ -29,18 +29,18 @@ pub enum Step {
 
 /// One line of a health report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Check {
+pub(crate) struct Check {
     /// What was checked.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Whether it holds.
-    pub passed: bool,
+    pub(crate) passed: bool,
     /// What it means that it holds, or does not.
-    pub output: &'static str,
+    pub(crate) output: &'static str,
 }
 
 /// Shared by everything that asks for the phase, moves it, or waits for it. Clones are the same state.
 #[derive(Debug, Clone)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     phase: watch::Sender<Phase>,
 }
 
@@ -52,12 +52,12 @@ impl Default for Lifecycle {
 
 impl Lifecycle {
     /// The phase now.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
     /// Moves forward to `next`. A phase that is already past stays past.
-    pub fn advance(&self, next: Phase) {
+    pub(crate) fn advance(&self, next: Phase) {
         self.phase.send_if_modified(|phase| {
             let forward = next > *phase;
             if forward {
@@ -68,7 +68,7 @@ impl Lifecycle {
     }
 
     /// Whether new clients are welcome: `Err` says in a few words why not.
-    pub fn readiness(&self) -> Result<(), &'static str> {
+    pub(crate) fn readiness(&self) -> Result<(), &'static str> {
         match self.phase() {
             Phase::Ready => Ok(()),
             Phase::Starting(Step::Compile) => Err("starting: compiling the component"),
@@ -79,7 +79,7 @@ impl Lifecycle {
     }
 
     /// Every check behind [`Lifecycle::readiness`], for people and for `/health`.
-    pub fn checks(&self) -> [Check; 4] {
+    pub(crate) fn checks(&self) -> [Check; 4] {
         let phase = self.phase();
         let check = |name, passed, good, bad| Check { name, passed, output: if passed { good } else { bad } };
         [

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use taffrail::config::{Command, CommandLine, Config};
-use taffrail::lifecycle::TerminationSignals;
-use taffrail::{Host, check_health, compile, logs};
+use taffrail::cli::{Command, CommandLine};
+use taffrail::config::Config;
+use taffrail::{Host, TerminationSignals, install_log};
 
 /// Turns of tasks after which a thread looks at its sockets and clocks although there is more to run. A guest that computes has
 /// turns of 2 ms, so that tokio's own 61 let everybody else wait for 120 ms; 8 cost nothing that could be measured
@@ -15,8 +15,8 @@ const EVENT_INTERVAL: u32 = 8;
 fn main() -> ExitCode {
     let (ended, failure) = match CommandLine::parse().command {
         Command::Serve(flags) => (flags.check().map_err(Into::into).and_then(start), 2), // as clap for a wrong flag
-        Command::Compile(flags) => (compile::run(&flags.component, &flags.output), 2),
-        Command::CheckHealth(asked) => (asked.check().and_then(check_health::run), 1),
+        Command::Compile(flags) => (flags.run(), 2),
+        Command::CheckHealth(flags) => (flags.run(), 1),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -28,7 +28,7 @@ fn start(mut config: Config) -> anyhow::Result<ExitCode> {
     // Where a node gives huge pages to everybody, each guest's memory would take some. Refused only by kernels without any.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     config.guest.compiler = std::env::current_exe().ok();
-    logs::install(&config.log, config.log_format)?;
+    install_log(&config.log, config.log_format)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.enable_all().event_interval(EVENT_INTERVAL).build()?.block_on(serve(config))
 }

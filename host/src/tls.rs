@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 /// # Errors
 /// When the file cannot be read or holds no certificate. A machine without authorities is none: every connection fails
 /// then, unless `ca_file` has the right one.
-pub fn client(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
+pub(crate) fn client(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let machine = rustls_native_certs::load_native_certs();
     for error in &machine.errors {

@@ -1,5 +1,5 @@
 {{/*
-What is asked of the host's metrics (host/src/metrics), once for analysis, rules and dashboard. Each query takes a dict:
+What is asked of the host's metrics (host/src/telemetry/metrics), once for analysis, rules and dashboard. Each query takes a dict:
 `pods`, the labels that pick them; `over`, the window of its rates; `by`, the labels to group by, if any.
 */}}
 

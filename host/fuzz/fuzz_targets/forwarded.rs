@@ -6,7 +6,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code, reason = "the host uses more of it")]
-#[path = "../../src/forwarded.rs"]
+#[path = "../../src/http/forwarded.rs"]
 mod forwarded;
 
 const NAMES: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];

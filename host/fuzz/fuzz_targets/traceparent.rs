@@ -1,13 +1,14 @@
-//! Trace context of any shape: afterwards there is one parent, which says where the client was, or begins a trace.
+//! Trace context of any shape: afterwards there is one parent, the client's or that of a new trace.
 #![no_main]
 
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 use libfuzzer_sys::fuzz_target;
+use trace_context::TraceParent;
 
 #[allow(dead_code, reason = "the host uses more of it")]
-#[path = "../../src/trace.rs"]
-mod trace;
+#[path = "../../src/http/trace_context.rs"]
+mod trace_context;
 
 fuzz_target!(|data: &[u8]| {
     let mut headers = HeaderMap::new();
@@ -16,8 +17,8 @@ fuzz_target!(|data: &[u8]| {
             headers.append("traceparent", value);
         }
     }
-    let place = trace::Place::of(&headers).unwrap_or_else(trace::Place::random);
-    place.write(&mut headers);
+    let parent = TraceParent::from_headers(&headers).unwrap_or_else(TraceParent::random);
+    parent.inject(&mut headers);
     assert_eq!(headers.get_all("traceparent").iter().count(), 1);
-    assert_eq!(trace::Place::of(&headers), Some(place));
+    assert_eq!(TraceParent::from_headers(&headers), Some(parent));
 });

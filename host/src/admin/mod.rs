@@ -1,6 +1,8 @@
 //! The admin listener: answers probes and scrapes on a thread and a runtime of its own, so that they are answered however busy the
 //! guests are.
 
+mod status;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -20,11 +22,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::lifecycle::Lifecycle;
-use crate::metrics::{self, Metrics};
-use crate::status::Status;
+use crate::telemetry::metrics::{self, Metrics};
+use status::Status;
 
 /// Every path that the admin listener answers.
-pub const PATHS: &[&str] = &[STATUS, LIVEZ, READYZ, VERSION, METRICS];
+pub(crate) const PATHS: &[&str] = &[STATUS, LIVEZ, READYZ, VERSION, METRICS];
 
 const STATUS: &str = "/";
 const LIVEZ: &str = "/livez";
@@ -40,14 +42,14 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The running admin listener. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     address: SocketAddr,
     component: Arc<OnceLock<Component>>,
     _stop: oneshot::Sender<Infallible>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct State {
     lifecycle: Lifecycle,
     component: Arc<OnceLock<Component>>,
     status: Status,
@@ -65,19 +67,19 @@ impl Admin {
     ///
     /// # Errors
     /// When the address is taken, not ours or not allowed.
-    pub fn start(address: SocketAddr, lifecycle: Lifecycle) -> anyhow::Result<Self> {
+    pub(crate) fn start(address: SocketAddr, lifecycle: Lifecycle) -> anyhow::Result<Self> {
         let listener = std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot listen on {address} (--admin-listen)"))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let component = Arc::<OnceLock<_>>::default();
-        let shared = Arc::new(Shared { lifecycle, component: component.clone(), status: Status::default() });
+        let state = Arc::new(State { lifecycle, component: component.clone(), status: Status::default() });
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let serve = move || {
             runtime.block_on(async {
                 tokio::select! {
-                    served = accept(listener, shared) => {
+                    served = accept(listener, state) => {
                         if let Err(error) = served {
                             tracing::error!(%error, "the admin listener ended");
                         }
@@ -91,20 +93,20 @@ impl Admin {
     }
 
     /// The address that it answers on.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The component is loaded: from now on `/version` and `/metrics` answer with these.
-    pub fn publish(&self, version: serde_json::Value, metrics: Arc<Metrics>) {
+    pub(crate) fn publish(&self, version: serde_json::Value, metrics: Arc<Metrics>) {
         let _ = self.component.set(Component { version, metrics });
     }
 }
 
-async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+async fn accept(listener: std::net::TcpListener, state: Arc<State>) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    tokio::spawn(sample(shared.clone()));
+    tokio::spawn(sample(state.clone()));
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
         let stream = match listener.accept().await {
@@ -115,9 +117,9 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io
                 continue;
             }
         };
-        let shared = shared.clone();
+        let state = state.clone();
         tokio::spawn(async move {
-            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(shared.answer(&request))));
+            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(state.answer(&request))));
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
             if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
@@ -129,17 +131,17 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io
 }
 
 /// Feeds the curve of the status page.
-async fn sample(shared: Arc<Shared>) {
+async fn sample(state: Arc<State>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
-        if let Some(component) = shared.component.get() {
-            shared.status.sample(&component.metrics);
+        if let Some(component) = state.component.get() {
+            state.status.sample(&component.metrics);
         }
     }
 }
 
-impl Shared {
+impl State {
     /// The page needs nothing but itself, and may load nothing else.
     fn status(&self) -> Response<Full<Bytes>> {
         const POLICY: &str =

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::error::Fault;
 use crate::lifecycle::Lifecycle;
-use crate::metrics::{Metrics, Summary};
+use crate::telemetry::metrics::{Metrics, Summary};
 
 const PAGE: &str = include_str!("status.html");
 
@@ -18,7 +19,7 @@ const RATE_SECONDS: usize = 10;
 
 /// Remembers how many requests there were, second by second.
 #[derive(Debug)]
-pub struct Status {
+pub(crate) struct Status {
     started: Instant,
     totals: Mutex<VecDeque<f64>>,
 }
@@ -31,7 +32,7 @@ impl Default for Status {
 
 impl Status {
     /// Takes the sample of this second.
-    pub fn sample(&self, metrics: &Metrics) {
+    pub(crate) fn sample(&self, metrics: &Metrics) {
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         if totals.len() > SAMPLES {
             totals.pop_front();
@@ -40,7 +41,7 @@ impl Status {
     }
 
     /// The page, as HTML. `component` is not known while it is compiled.
-    pub fn page(&self, lifecycle: &Lifecycle, component: Option<(&serde_json::Value, &Metrics)>) -> String {
+    pub(crate) fn page(&self, lifecycle: &Lifecycle, component: Option<(&serde_json::Value, &Metrics)>) -> String {
         let readiness = lifecycle.readiness();
         let (name, digest, content) = match component {
             None => {
@@ -66,7 +67,7 @@ impl Status {
         let recent = &rates[rates.len().saturating_sub(RATE_SECONDS)..];
         let rate = (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64);
         let failed: u64 =
-            summary.outcomes.iter().filter(|(_, reason, _)| is_fault(reason)).map(|(.., count)| count).sum();
+            summary.outcomes.iter().filter(|(_, reason, _)| is_server_fault(reason)).map(|(.., count)| count).sum();
         let total: u64 = summary.outcomes.iter().map(|(.., count)| count).sum();
         let share = summary.in_flight as f64 / summary.limit.max(1) as f64 * 100.0;
 
@@ -141,13 +142,13 @@ fn failures(html: &mut String, metrics: &Metrics) {
     html.push_str("</table></section>");
 }
 
-fn is_fault(reason: &str) -> bool {
-    reason.starts_with("guest_") || reason.starts_with("host_")
+fn is_server_fault(reason: &str) -> bool {
+    matches!(Fault::of(reason), Some(Fault::Guest | Fault::Host))
 }
 
-/// The class of a reason is its first word.
-fn fault(reason: &str) -> &str {
-    reason.split('_').next().unwrap_or_default()
+/// The CSS class of a reason: whose fault it is.
+fn fault(reason: &str) -> &'static str {
+    Fault::of(reason).map_or("ok", Fault::name)
 }
 
 fn curve(rates: &[f64]) -> String {

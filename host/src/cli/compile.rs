@@ -1,19 +1,38 @@
 //! `taffrail compile`: compiles a component ahead of its start.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::Args;
 
-use crate::guest;
-use crate::settings::STANDARD_STREAM;
+use crate::guest::{self, STANDARD_STREAM};
 
-/// Compiles `component` and writes `output`, whole or not at all.
-///
-/// # Errors
-/// What is wrong with the component, or why the file cannot be written.
-pub fn run(component: &Path, output: &Path) -> anyhow::Result<ExitCode> {
+/// The flags of `compile`.
+#[derive(Debug, Clone, Args)]
+pub struct Compile {
+    /// The component: a .wasm file, or - for standard input
+    #[arg(value_name = "COMPONENT")]
+    component: PathBuf,
+
+    /// The file to write, usually .cwasm, or - for standard output; it needs --allow-precompiled to be
+    /// served
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+impl Compile {
+    /// Compiles the component and writes the output, whole or not at all.
+    ///
+    /// # Errors
+    /// What is wrong with the component, or why the file cannot be written.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        run(&self.component, &self.output)
+    }
+}
+
+fn run(component: &Path, output: &Path) -> anyhow::Result<ExitCode> {
     let compiled = guest::precompile(component)?;
     if output == Path::new(STANDARD_STREAM) {
         std::io::stdout().write_all(&compiled).context("cannot write to standard output")?;

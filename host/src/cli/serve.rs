@@ -1,87 +1,19 @@
-//! The command line: every flag, its environment variable, and the check that names every fault at once.
-
-mod instances;
-mod limits;
-mod outbound;
+//! The flags of `serve`.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 
-use instances::InstanceFlags;
-use limits::LimitFlags;
-use outbound::OutboundFlags;
-
-pub use crate::settings::{
-    AccessLog, Config, GuestConfig, GuestLimits, GuestSettings, Limits, LogFormat, OutboundLimits, Reuse,
-};
-use crate::values::{address, count, duration, health_path, log_filter, network};
+use super::faults::Faults;
+use super::limits::{GuestLimitFlags, InstanceFlags, RequestLimitFlags};
+use super::outbound::OutboundFlags;
+use super::values::{address, count, duration, health_path, network};
+use crate::config::{AccessLogMode, Config, GuestConfig, GuestSettings, LogFormat};
+use crate::telemetry::log_filter::log_filter;
 
 /// A value of `--config-dir` may be as large as a whole Kubernetes Secret (1 MiB), and no larger.
 const CONFIG_FILE_MAX: u64 = 1024 * 1024;
-
-/// Serves one WASI HTTP component.
-///
-/// Exit status: 0 after a clean drain, 1 when the drain had to cut work, 2 when the host could not start.
-#[derive(Debug, Parser)]
-#[command(name = "taffrail", version, max_term_width = 100)]
-pub struct CommandLine {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The subcommands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Serve a component over HTTP/1.1 and HTTP/2 (prior knowledge) until SIGTERM or SIGINT
-    ///
-    /// Health: /livez, /readyz, /version and /metrics on the admin address; /health on the
-    /// traffic address.
-    /// SIGTERM or SIGINT drains: not ready at once, serving for --drain-delay, then finishing for
-    /// up to --drain-timeout. A second signal ends at once.
-    Serve(Box<Flags>),
-    /// Compile a component for this host and this kind of CPU, so that `serve` starts in milliseconds
-    Compile(Compile),
-    /// Ask a running host whether it is ready, for a container's health check: exit status 0 or 1
-    CheckHealth(CheckHealth),
-}
-
-/// The flags of `compile`.
-#[derive(Debug, Clone, Args)]
-pub struct Compile {
-    /// The component: a .wasm file, or - for standard input
-    #[arg(value_name = "COMPONENT")]
-    pub component: PathBuf,
-
-    /// The file to write, usually .cwasm, or - for standard output; it needs --allow-precompiled to be
-    /// served
-    #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
-}
-
-/// The flags of `check-health`.
-#[derive(Debug, Clone, Args)]
-pub struct CheckHealth {
-    /// Address of the host's admin listener, as it was given to it
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090", env = "TAFFRAIL_ADMIN_LISTEN")]
-    admin_listen: String,
-}
-
-impl CheckHealth {
-    /// The address.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn check(self) -> anyhow::Result<SocketAddr> {
-        let mut faults = Faults::default();
-        let address = faults.read("--admin-listen", &self.admin_listen, address);
-        address.ok_or_else(|| faults.into())
-    }
-}
 
 /// The flags of `serve` as they were given. [`Flags::check`] turns them into a [`Config`].
 #[derive(Debug, Clone, Args)]
@@ -157,38 +89,16 @@ pub struct Flags {
     log_format: String,
 
     #[command(flatten)]
-    limits: LimitFlags,
+    limits: RequestLimitFlags,
+
+    #[command(flatten)]
+    guest_limits: GuestLimitFlags,
 
     #[command(flatten)]
     instances: InstanceFlags,
 
     #[command(flatten)]
     outbound: OutboundFlags,
-}
-
-/// Every fault of a configuration, one line each.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Faults(Vec<String>);
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("these settings cannot be used:")?;
-        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
-    }
-}
-
-impl std::error::Error for Faults {}
-
-impl Faults {
-    /// Reads one flag's text; a fault is kept, named by flag and variable, and the reading goes on.
-    fn read<T>(&mut self, flag: &str, text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        parse(text).map_err(|why| self.add(flag, &format!("{text:?} {why}"))).ok()
-    }
-
-    fn add(&mut self, flag: &str, fault: &str) {
-        let variable = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
-        self.0.push(format!("{flag} (TAFFRAIL_{variable}): {fault}"));
-    }
 }
 
 impl Flags {
@@ -209,9 +119,9 @@ impl Flags {
         let access_log = faults.read("--access-log", &self.access_log, access_log);
         let log = faults.read("--log", &self.log, log_filter);
         let log_format = faults.read("--log-format", &self.log_format, log_format);
-        let guest_limits = self.limits.check_guest(&mut faults);
+        let guest_limits = self.guest_limits.check(&mut faults);
         let outbound = self.outbound.check(&mut faults);
-        let reuse = self.instances.check(&mut faults);
+        let reuse = self.instances.check_together(&mut faults);
         let environment = pairs("--env", &self.env, &mut faults).into_iter().collect();
         let guest_config = self.guest_config(&mut faults);
         if listen.is_some() && listen == admin_listen && listen.is_some_and(|address| address.port() != 0) {
@@ -247,7 +157,7 @@ impl Flags {
             })
         };
         match config() {
-            Some(config) if faults.0.is_empty() => Ok(config),
+            Some(config) if faults.is_empty() => Ok(config),
             _ => Err(faults),
         }
     }
@@ -279,12 +189,12 @@ fn pairs(flag: &str, texts: &[String], faults: &mut Faults) -> BTreeMap<String, 
     values
 }
 
-fn access_log(text: &str) -> Result<AccessLog, String> {
+fn access_log(text: &str) -> Result<AccessLogMode, String> {
     match (text, text.strip_suffix("/s").and_then(|rate| count(rate).ok())) {
-        ("all", _) => Ok(AccessLog::All),
-        ("errors", _) => Ok(AccessLog::Errors),
-        ("off", _) => Ok(AccessLog::Off),
-        (_, Some(rate)) => Ok(AccessLog::PerSecond(rate)),
+        ("all", _) => Ok(AccessLogMode::All),
+        ("errors", _) => Ok(AccessLogMode::Errors),
+        ("off", _) => Ok(AccessLogMode::Off),
+        (_, Some(rate)) => Ok(AccessLogMode::PerSecond(rate)),
         _ => Err("is not a choice of requests; write all, errors, off, or a rate such as 100/s".to_owned()),
     }
 }

@@ -1,10 +1,10 @@
-//! The guest's response: its head, and a body that runs the guest as it is read.
+//! The body of a guest's response, which runs the guest as it is read.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,80 +12,22 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::CONTENT_LENGTH;
 use hyper::{Response, StatusCode};
 use tokio::task::coop::unconstrained;
-use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::WasiBody;
 
+use super::response::{GuestResponse, Progress};
 use super::run::Run;
-use crate::body::{BodyReport, content_length};
 use crate::error::Error;
+use crate::http::framing::content_length;
+use crate::http::request_body::BodyReport;
 
 /// How much of a body may be taken before its head goes out, in bytes: a small one goes out whole, with its length. Twice
 /// what a guest of WASI 0.2 can have written when it ends.
 const AHEAD: usize = 256 * 1024;
 
-/// What a guest answers: a response, or the error that it reports in its place.
-pub type Head = Result<Reply, String>;
-
-/// A response as the guest hands it over.
-#[derive(Debug)]
-pub struct Reply {
-    response: Response<WasiBody>,
-    progress: Option<Arc<Progress>>,
-}
-
-/// What a guest of WASI 0.3 and its response know of each other.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// The response was taken whole.
-    pub taken: CancellationToken,
-    /// The guest has ended, but for what of its response was not taken.
-    pub ended: AtomicBool,
-}
-
-impl From<Response<WasiBody>> for Reply {
-    /// Of a guest of WASI 0.2: it can end before its body is taken.
-    fn from(response: Response<WasiBody>) -> Self {
-        Self { response, progress: None }
-    }
-}
-
-impl Reply {
-    /// Of a guest of WASI 0.3: its run is over when its body is taken.
-    pub fn concurrent(response: Response<WasiBody>, progress: Arc<Progress>) -> Self {
-        Self { response, progress: Some(progress) }
-    }
-
-    /// Puts head, body and the rest of the guest together. What the guest has written by now is taken at once: if that is
-    /// not a whole response, and the guest has ended, then the client can still be told.
-    ///
-    /// # Errors
-    /// How the response is broken, or how the guest failed.
-    pub async fn respond(self, run: Run, report: BodyReport, head_only: bool) -> Result<Response<GuestBody>, Error> {
-        let (mut head, live) = self.response.into_parts();
-        let bodiless = head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if head.status == StatusCode::NO_CONTENT {
-            head.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
-        }
-        let promised = if bodiless { None } else { content_length(&head.headers) };
-        let live = (!bodiless).then_some(live);
-        let progress = self.progress;
-        let mut body = GuestBody { ahead: VecDeque::new(), live, promised, run, report, progress };
-        if body.run.is_over() || body.progress.is_some() {
-            body.take_ahead().await?;
-        } else if body.live.as_ref().is_none_or(Body::is_end_stream) {
-            body.end();
-        }
-        if body.is_end_stream() {
-            body.finish(); // hyper asks for no frame, so nothing else would run the rest of the guest
-        }
-        Ok(Response::from_parts(head, body))
-    }
-}
-
 /// The body of a guest's response, together with the guest that still writes it.
 ///
 /// hyper drops a body as soon as it has as many bytes as `content-length` says, without asking for its end.
-pub struct GuestBody {
+pub(crate) struct GuestBody {
     /// What was taken before hyper asked for it.
     ahead: VecDeque<Frame<Bytes>>,
     /// The rest; `None` when all of it was taken.
@@ -98,6 +40,37 @@ pub struct GuestBody {
 }
 
 impl GuestBody {
+    /// Puts head, body and the rest of the guest together. What the guest has written by now is taken at once: if that is
+    /// not a whole response, and the guest has ended, then the client can still be told.
+    ///
+    /// # Errors
+    /// How the response is broken, or how the guest failed.
+    pub(crate) async fn respond(
+        response: GuestResponse,
+        run: Run,
+        report: BodyReport,
+        head_only: bool,
+    ) -> Result<Response<Self>, Error> {
+        let GuestResponse { response, progress } = response;
+        let (mut head, live) = response.into_parts();
+        let bodiless = head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
+        }
+        let promised = if bodiless { None } else { content_length(&head.headers) };
+        let live = (!bodiless).then_some(live);
+        let mut body = Self { ahead: VecDeque::new(), live, promised, run, report, progress };
+        if body.run.is_over() || body.progress.is_some() {
+            body.take_ahead().await?;
+        } else if body.live.as_ref().is_none_or(Body::is_end_stream) {
+            body.end();
+        }
+        if body.is_end_stream() {
+            body.finish(); // hyper asks for no frame, so nothing else would run the rest of the guest
+        }
+        Ok(Response::from_parts(head, body))
+    }
+
     /// Takes what there is without waiting, up to [`AHEAD`].
     async fn take_ahead(&mut self) -> Result<(), Error> {
         let mut length = 0;
@@ -245,5 +218,65 @@ impl Body for GuestBody {
 impl std::fmt::Debug for GuestBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GuestBody").field("promised", &self.promised).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::channel::Channel;
+    use http_body_util::{BodyExt as _, Full};
+
+    use super::*;
+
+    /// A response with this length, whose body is these bytes, of a guest that has ended.
+    async fn respond(
+        status: u16,
+        length: Option<&str>,
+        body: &'static str,
+        head_only: bool,
+    ) -> Result<(Option<u64>, String), &'static str> {
+        let mut builder = Response::builder().status(status);
+        if let Some(length) = length {
+            builder = builder.header(CONTENT_LENGTH, length);
+        }
+        let body = Full::new(Bytes::from_static(body.as_bytes())).map_err(|never| match never {}).boxed_unsync();
+        let response = GuestResponse::from(builder.body(body).unwrap());
+        let responded = GuestBody::respond(response, Run::over(), BodyReport::default(), head_only).await;
+        let (head, body) = responded.map_err(|error| error.reason())?.into_parts();
+        let text = body.collect().await.map_err(|error| error.reason())?.to_bytes();
+        Ok((content_length(&head.headers), String::from_utf8(text.to_vec()).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_as_long_as_its_length_or_no_answer() {
+        assert_eq!(respond(200, Some("3"), "abc", false).await, Ok((Some(3), "abc".to_owned())));
+        assert_eq!(respond(200, None, "abc", false).await, Ok((None, "abc".to_owned())));
+        assert_eq!(respond(200, Some("2"), "abc", false).await, Err("guest_body_broken"));
+        assert_eq!(respond(200, Some("4"), "abc", false).await, Err("guest_body_broken"));
+    }
+
+    #[tokio::test]
+    async fn a_bodiless_answer_has_no_body_whatever_the_guest_writes() {
+        assert_eq!(respond(200, Some("3"), "abc", true).await, Ok((Some(3), String::new())));
+        assert_eq!(respond(304, Some("3"), "abc", false).await, Ok((Some(3), String::new())));
+        assert_eq!(respond(204, Some("3"), "abc", false).await, Ok((None, String::new())), "RFC 9110, 8.6");
+    }
+
+    /// A guest that still runs: its body comes as it is written, and its failure cuts it.
+    #[tokio::test]
+    async fn the_failure_of_a_guest_comes_after_what_was_read_before_it() {
+        let (mut sender, written) = Channel::<Bytes, wasmtime_wasi_http::Error>::new(1);
+        let (fail, failed) = tokio::sync::oneshot::channel::<()>();
+        let run = Run::new(async move {
+            let _ = failed.await;
+            Err(Error::GuestTrapped("trap".to_owned()))
+        });
+        let response = GuestResponse::from(Response::new(written.boxed_unsync()));
+        let mut body = GuestBody::respond(response, run, BodyReport::default(), false).await.unwrap().into_body();
+        sender.send_data(Bytes::from_static(b"first")).await.unwrap();
+        let first = body.frame().await.unwrap().unwrap();
+        assert_eq!(first.data_ref().unwrap(), "first");
+        fail.send(()).unwrap();
+        assert_eq!(body.frame().await.unwrap().unwrap_err().reason(), "guest_trapped");
     }
 }

@@ -43,7 +43,7 @@ const DENSE_IMAGE: u64 = 256 * 1024 * 1024;
 
 /// Where the memory of guests comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Allocator {
+pub(crate) enum Allocator {
     /// Slots reserved at start: instantiation is cheap.
     Pooling,
     /// Mapped for each guest: slower, but needs no reservation.
@@ -52,7 +52,7 @@ pub enum Allocator {
 
 impl Allocator {
     /// For the log.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pooling => "pooling",
             Self::OnDemand => "on-demand",
@@ -69,7 +69,7 @@ impl Allocator {
 ///
 /// # Errors
 /// When neither can be had: the CPU or the operating system is not one that Wasmtime supports.
-pub fn start(guests: u32, limits: &GuestLimits, concurrent: bool) -> anyhow::Result<(Engine, Allocator)> {
+pub(crate) fn start(guests: u32, limits: &GuestLimits, concurrent: bool) -> anyhow::Result<(Engine, Allocator)> {
     let pool = InstanceAllocationStrategy::Pooling(pool(guests, limits, concurrent));
     let (engine, allocator) = match Engine::new(&config(pool, concurrent)) {
         Ok(engine) => (engine, Allocator::Pooling),
@@ -91,7 +91,7 @@ pub fn start(guests: u32, limits: &GuestLimits, concurrent: bool) -> anyhow::Res
 ///
 /// # Errors
 /// When the CPU or the operating system is not one that Wasmtime supports.
-pub fn compiler(concurrent: bool) -> anyhow::Result<Engine> {
+pub(crate) fn compiler(concurrent: bool) -> anyhow::Result<Engine> {
     let engine = Engine::new(&config(InstanceAllocationStrategy::OnDemand, concurrent));
     engine.map_err(anyhow::Error::from).context("start the Wasm engine")
 }

@@ -2,14 +2,14 @@
 
 use std::io;
 
-use rustix::io::Errno;
 use wasmtime::Trap;
 use wasmtime::component::ResourceTableError;
 use wasmtime_wasi::I32Exit;
 
 use super::limits::Limiter;
-use crate::body::RequestBodyError;
+use super::os_error::refused_by_system;
 use crate::error::Error;
+use crate::http::request_body::RequestBodyError;
 
 impl From<RequestBodyError> for wasmtime_wasi_http::Error {
     fn from(_: RequestBodyError) -> Self {
@@ -18,17 +18,8 @@ impl From<RequestBodyError> for wasmtime_wasi_http::Error {
 }
 
 /// The failure of a guest; what its limiter refused outweighs the trap that came of it.
-pub fn failure(error: wasmtime::Error, limiter: &Limiter) -> Error {
+pub(crate) fn failure(error: wasmtime::Error, limiter: &Limiter) -> Error {
     limiter.failure(|| format!("{error:?}")).unwrap_or_else(|| reported(error))
-}
-
-/// What the operating system refused, if that is the cause: it is never the guest's fault.
-pub fn refused_by_system(error: &wasmtime::Error) -> Option<io::Error> {
-    error.chain().find_map(|cause| {
-        let errno = cause.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
-        let errno = errno.or_else(|| cause.downcast_ref::<io::Error>()?.raw_os_error());
-        errno.map(io::Error::from_raw_os_error)
-    })
 }
 
 fn reported(error: wasmtime::Error) -> Error {

@@ -5,29 +5,33 @@ use std::sync::{Arc, Weak};
 
 use wasmtime::ResourceLimiter;
 
-use super::failure::refused_by_system;
-use super::instance::Idle;
+use super::os_error::refused_by_system;
 use crate::config::GuestLimits;
 use crate::error::Error;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
+
+/// Who holds memory that others may need more.
+pub(crate) trait Reclaim: std::fmt::Debug + Send + Sync {
+    /// Gives the memory of one instance back. False where there is none to give.
+    fn reclaim(&self) -> bool;
+}
 
 /// Linear memory for all guests together. A guest that starts or grows takes from it, a guest that ends gives back.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     free: AtomicUsize,
-    /// Who gives memory back when there is none.
-    idle: Weak<Idle>,
+    reclaim: Weak<dyn Reclaim>,
 }
 
 impl Budget {
-    /// `bytes` for all. Instances that wait for a request end when somebody needs their memory.
-    pub fn new(bytes: usize, idle: &Arc<Idle>) -> Arc<Self> {
-        Arc::new(Self { free: AtomicUsize::new(bytes), idle: Arc::downgrade(idle) })
+    /// `bytes` for all. Where they are not enough, `reclaim` gives back what waits.
+    pub(crate) fn new(bytes: usize, reclaim: Weak<dyn Reclaim>) -> Arc<Self> {
+        Arc::new(Self { free: AtomicUsize::new(bytes), reclaim })
     }
 
     fn take(&self, bytes: usize) -> bool {
         while self.free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes)).is_err() {
-            if !self.idle.upgrade().is_some_and(|idle| idle.reclaim()) {
+            if !self.reclaim.upgrade().is_some_and(|held| held.reclaim()) {
                 return false;
             }
         }
@@ -42,7 +46,7 @@ impl Budget {
 /// The limits of one guest. A panic and a failed allocation end in the same trap, so the limiter remembers what it
 /// refused: that tells them apart.
 #[derive(Debug)]
-pub struct Limiter {
+pub(crate) struct Limiter {
     limits: GuestLimits,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
@@ -59,22 +63,22 @@ enum Refused {
 
 impl Limiter {
     /// For a guest that has nothing yet.
-    pub fn new(limits: GuestLimits, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(limits: GuestLimits, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
         Self { limits, budget, metrics, memory: 0, refused: None }
     }
 
     /// Linear memory that the guest has, in bytes.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.memory
     }
 
     /// Forgets what was refused: another request begins in the same instance.
-    pub fn forgive(&mut self) {
+    pub(crate) fn forgive(&mut self) {
         self.refused = None;
     }
 
     /// The failure of a guest, if it comes from what was refused.
-    pub fn failure(&self, detail: impl FnOnce() -> String) -> Option<Error> {
+    pub(crate) fn failure(&self, detail: impl FnOnce() -> String) -> Option<Error> {
         Some(match self.refused? {
             Refused::GuestMemory => Error::GuestOutOfMemory(detail()),
             Refused::AllMemory => Error::HostOutOfMemory(detail()),
@@ -117,5 +121,87 @@ impl Drop for Limiter {
     fn drop(&mut self) {
         self.budget.give(self.memory);
         self.metrics.guest_memory(self.memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::telemetry::metrics::ComponentInfo;
+
+    const PAGE: usize = 64 * 1024;
+    const LIMITS: GuestLimits =
+        GuestLimits { memory: 4 * PAGE, table_elements: 10, handles: 1, call_size: 1, log_rate: 1 };
+
+    /// Instances that wait, each with so much memory.
+    #[derive(Debug, Default)]
+    struct Waiting(Mutex<Vec<Limiter>>);
+
+    impl Reclaim for Waiting {
+        fn reclaim(&self) -> bool {
+            self.0.lock().unwrap().pop().is_some()
+        }
+    }
+
+    fn metrics() -> Arc<Metrics> {
+        Metrics::new(ComponentInfo { digest: String::new(), name: String::new(), world: String::new() })
+    }
+
+    fn limiter(budget: &Arc<Budget>) -> Limiter {
+        Limiter::new(LIMITS, budget.clone(), metrics())
+    }
+
+    fn grow(limiter: &mut Limiter, to: usize) -> bool {
+        let from = limiter.memory();
+        limiter.memory_growing(from, from + to, None).unwrap()
+    }
+
+    fn reason(limiter: &Limiter) -> Option<&'static str> {
+        limiter.failure(String::new).map(|error| error.reason())
+    }
+
+    #[test]
+    fn a_guest_grows_to_its_limit_over_all_its_memories_and_gives_back_at_its_end() {
+        let waiting = Arc::<Waiting>::default();
+        let reclaim: Arc<dyn Reclaim> = waiting.clone();
+        let budget = Budget::new(5 * PAGE, Arc::downgrade(&reclaim));
+        let mut one = limiter(&budget);
+        assert!(grow(&mut one, 3 * PAGE) && grow(&mut one, PAGE) && !grow(&mut one, PAGE));
+        assert_eq!((one.memory(), reason(&one)), (4 * PAGE, Some("guest_out_of_memory")));
+        one.forgive();
+        assert_eq!(reason(&one), None);
+        let mut other = limiter(&budget);
+        assert!(grow(&mut other, PAGE) && !grow(&mut other, PAGE));
+        assert_eq!(reason(&other), Some("host_out_of_memory"));
+        drop(one);
+        assert!(grow(&mut other, PAGE));
+    }
+
+    #[test]
+    fn memory_that_waits_is_reclaimed_one_by_one_and_no_more_than_is_needed() {
+        let waiting = Arc::<Waiting>::default();
+        let reclaim: Arc<dyn Reclaim> = waiting.clone();
+        let budget = Budget::new(4 * PAGE, Arc::downgrade(&reclaim));
+        for _ in 0..4 {
+            let mut one = limiter(&budget);
+            assert!(grow(&mut one, PAGE));
+            waiting.0.lock().unwrap().push(one);
+        }
+        let mut working = limiter(&budget);
+        assert!(grow(&mut working, 2 * PAGE));
+        assert_eq!(waiting.0.lock().unwrap().len(), 2);
+        assert!(grow(&mut working, 2 * PAGE) && !grow(&mut limiter(&budget), PAGE));
+        drop((reclaim, waiting));
+        assert!(!grow(&mut limiter(&budget), PAGE), "nobody is left to ask");
+    }
+
+    #[test]
+    fn a_table_is_bounded_by_its_own_number() {
+        let waiting: Arc<dyn Reclaim> = Arc::<Waiting>::default();
+        let mut one = limiter(&Budget::new(0, Arc::downgrade(&waiting)));
+        assert!(one.table_growing(0, 10, None).unwrap() && !one.table_growing(10, 11, None).unwrap());
+        assert_eq!(reason(&one), Some("guest_table_too_large"));
     }
 }

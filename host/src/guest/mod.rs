@@ -1,5 +1,5 @@
 //! The guest: a component that is loaded once and run in a fresh sandbox for every request, or for as many as
-//! `--instance-reuse` says. This folder and `outbound.rs` are the only places that know wasmtime.
+//! `--instance-reuse` says. This folder alone knows wasmtime.
 //!
 //! No task is spawned for a request. The task of the connection polls the guest's future until the guest sets its
 //! response; if the guest is not finished then, the response body owns the rest of that future ([`run::Run`]) and polls it
@@ -8,14 +8,16 @@
 //!
 //! WASI 0.2 and 0.3 differ in one file each ([`wasi02`], [`wasi03`]); everything around them is the same for both.
 
-mod compiler;
+mod body;
 mod engine;
 mod failure;
 mod instance;
 mod limits;
-mod precompiled;
-mod reply;
-mod revision;
+mod load;
+mod os_error;
+mod outbound;
+mod pool;
+mod response;
 mod run;
 mod shared;
 mod stdio;
@@ -35,55 +37,57 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use wasmtime::Engine;
 
-pub use engine::Allocator;
-pub use reply::GuestBody;
-pub use revision::{Revision, precompile};
-pub use store::OFFERED;
-
-use crate::body::{BodyReport, RequestBody};
+use crate::config::GuestSettings;
 use crate::error::Error;
-use crate::logs::RateLimit;
-use crate::metrics::{ComponentInfo, Metrics};
-use crate::outbound::Servers;
-use crate::settings::GuestSettings;
-use crate::spans::{GuestTrace, Span};
-use crate::trace::Place;
+use crate::http::request_body::{BodyReport, RequestBody};
+use crate::http::trace_context::TraceParent;
+use crate::telemetry::metrics::{ComponentInfo, Metrics};
+use crate::telemetry::rate_limit::RateLimit;
+use crate::telemetry::spans::{GuestTrace, Span};
+use engine::Allocator;
 use failure::failure;
-use instance::{Idle, Instance, Lease, Linked};
-use limits::Budget;
-use reply::Head;
-use run::{Busy, Run};
+use instance::{Instance, Linked};
+use limits::{Budget, Reclaim};
+use load::{Revision, Source};
+use outbound::OutboundClient;
+use pool::{InstancePool, Lease};
+use response::Head;
+use run::{BusyTime, Run};
 use shared::{Seat, SharedInstances};
-use store::{Owner, Shared};
+use store::{RequestScope, StoreTemplate};
+
+pub(crate) use body::GuestBody;
+pub(crate) use load::{STANDARD_STREAM, precompile};
+pub use store::OFFERED;
 
 /// How long an instantiation may take at start. Runtimes of scripting languages take a second; nothing honest takes this.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A loaded component, ready to be run.
-pub struct Guest {
+pub(crate) struct Guest {
     engine: Engine,
     allocator: Allocator,
     linked: Linked,
     revision: Revision,
-    shared: Shared,
-    idle: Arc<Idle>,
+    template: StoreTemplate,
+    pool: Arc<InstancePool>,
     /// Where an instance may answer several requests at the same time.
     shared_instances: Option<Arc<SharedInstances>>,
 }
 
 /// What the host knows of a request when it calls the guest.
 #[derive(Debug)]
-pub struct Call<G> {
+pub(crate) struct RequestContext<G> {
     /// For the lines that the guest prints.
-    pub request_id: Arc<str>,
-    /// Its part of the trace.
-    pub trace: GuestTrace,
+    pub(crate) request_id: Arc<str>,
+    /// The trace that it is told of and that its calls go on.
+    pub(crate) trace: GuestTrace,
     /// Of the run, where it is traced.
-    pub span: Option<Span>,
+    pub(crate) span: Option<Span>,
     /// When everything must be over.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
     /// Lives until the guest has ended, which may be after its response.
-    pub guard: G,
+    pub(crate) guard: G,
 }
 
 impl Guest {
@@ -92,9 +96,9 @@ impl Guest {
     ///
     /// # Errors
     /// One sentence that says what is wrong with the file, or with the machine.
-    pub fn load(settings: &GuestSettings, guests: u32, memory: u64) -> anyhow::Result<Self> {
+    pub(crate) fn load(settings: &GuestSettings, guests: u32, memory: u64) -> anyhow::Result<Self> {
         let limits = settings.limits;
-        let source = revision::Source::read(settings)?;
+        let source = Source::read(settings)?;
         let concurrent = source.is_concurrent();
         source.announce(memory);
         let (engine, allocator) = engine::start(guests, &limits, concurrent)?;
@@ -115,10 +119,10 @@ impl Guest {
             world: revision.world.clone(),
         });
         let log_rate = Arc::new(RateLimit::new(limits.log_rate));
-        let servers = Servers::new(settings.outbound.clone())?;
+        let outbound = OutboundClient::new(settings.outbound.clone())?;
         let environment = settings.environment.clone();
-        let idle = Idle::new(settings.reuse, metrics.clone());
-        let budget = Budget::new(limits.memory, &idle);
+        let pool = InstancePool::new(settings.reuse, metrics.clone());
+        let budget = budget(limits.memory, &pool);
         let shared_instances = match &linked {
             Linked::Wasi03(_) if settings.reuse.concurrency > 1 => {
                 Some(SharedInstances::new(settings.reuse, metrics.clone()))
@@ -131,13 +135,13 @@ impl Guest {
             }
             _ => None,
         };
-        let shared = Shared { config, environment, limits, budget, log_rate, servers, metrics, concurrent };
-        Ok(Self { engine, allocator, linked, revision, shared, idle, shared_instances })
+        let template = StoreTemplate { config, environment, limits, budget, log_rate, outbound, metrics, concurrent };
+        Ok(Self { engine, allocator, linked, revision, template, pool, shared_instances })
     }
 
     /// Sets the linear memory for all guests together, in bytes. Until then there is enough for one.
-    pub fn set_memory(&mut self, bytes: u64) {
-        self.shared.budget = Budget::new(usize::try_from(bytes).unwrap_or(usize::MAX), &self.idle);
+    pub(crate) fn set_memory(&mut self, bytes: u64) {
+        self.template.budget = budget(usize::try_from(bytes).unwrap_or(usize::MAX), &self.pool);
     }
 
     /// Instantiates the component once and throws the instance away: proof that its start works. Returns the linear memory
@@ -145,10 +149,10 @@ impl Guest {
     ///
     /// # Errors
     /// Why the component cannot be instantiated.
-    pub async fn probe(&self) -> anyhow::Result<u64> {
-        let (trace, _) = GuestTrace::new(Place::random(), None);
-        let owner = Owner { request_id: Arc::from("start"), trace, report: BodyReport::default() };
-        let store = store::new(&self.engine, &self.shared, &owner);
+    pub(crate) async fn probe(&self) -> anyhow::Result<u64> {
+        let (trace, _) = GuestTrace::new(TraceParent::random(), None);
+        let scope = RequestScope { request_id: Arc::from("start"), trace, report: BodyReport::default() };
+        let store = store::new(&self.engine, &self.template, &scope);
         let instance = timeout(PROBE_TIMEOUT, Instance::start(&self.linked, store)).await;
         let cannot = || format!("{} links, but its instantiation fails", self.revision.file.display());
         let instance = instance
@@ -159,27 +163,27 @@ impl Guest {
     }
 
     /// What is known of the component.
-    pub fn revision(&self) -> &Revision {
+    pub(crate) fn revision(&self) -> &Revision {
         &self.revision
     }
 
     /// The metrics of this component, and of the host that serves it.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.shared.metrics
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.template.metrics
     }
 
     /// Where the memory of its instances comes from.
-    pub fn allocator(&self) -> Allocator {
+    pub(crate) fn allocator(&self) -> Allocator {
         self.allocator
     }
 
     /// Ends instances that have waited too long for a request, for as long as anybody holds the guest.
-    pub fn retire_idle_instances(self: &Arc<Self>) {
-        let Some(period) = self.idle.period() else { return };
+    pub(crate) fn retire_idle_instances(self: &Arc<Self>) {
+        let Some(period) = self.pool.period() else { return };
         let guest = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(guest) = guest.upgrade() {
-                guest.idle.retire_old();
+                guest.pool.retire_old();
                 if let Some(instances) = &guest.shared_instances {
                     instances.retire_old();
                 }
@@ -194,15 +198,15 @@ impl Guest {
     ///
     /// # Errors
     /// How the guest, or the request's body, failed before there was a response.
-    pub async fn handle<G: Send + 'static>(
+    pub(crate) async fn handle<G: Send + 'static>(
         self: &Arc<Self>,
         request: Request<RequestBody>,
         report: BodyReport,
-        call: Call<G>,
+        context: RequestContext<G>,
     ) -> Result<Response<GuestBody>, Error> {
         let head_only = request.method() == Method::HEAD;
         let (sender, mut receiver) = oneshot::channel();
-        let mut run = self.start(request, report.clone(), sender, call);
+        let mut run = self.start(request, report.clone(), sender, context);
         // The streams of WASI 0.3 are asked only when there is something, those of 0.2 whenever the guest has a turn.
         let asks_again = matches!(self.linked, Linked::Wasi02(_));
         let mut unset = false; // the guest dropped its response-outparam
@@ -240,8 +244,8 @@ impl Guest {
             }
         };
         match head {
-            Ok(reply) => {
-                let responded = reply.respond(run, report.clone(), head_only).await;
+            Ok(response) => {
+                let responded = GuestBody::respond(response, run, report.clone(), head_only).await;
                 responded.map_err(|error| if report.is_failed() { report.take_error() } else { error })
             }
             Err(code) => {
@@ -256,18 +260,18 @@ impl Guest {
         request: Request<RequestBody>,
         report: BodyReport,
         head: oneshot::Sender<Head>,
-        call: Call<G>,
+        context: RequestContext<G>,
     ) -> Run {
         let guest = self.clone();
-        let Call { request_id, trace, mut span, deadline, guard } = call;
+        let RequestContext { request_id, trace, mut span, deadline, guard } = context;
         Run::new(async move {
-            let mut busy = Busy::new(guest.metrics());
+            let mut busy = BusyTime::new(guest.metrics());
             let ended = {
                 let run = async {
                     if let Some(instances) = &guest.shared_instances {
                         return guest.seat(instances).await?.run(request, head).await.map(|()| None);
                     }
-                    let lease = guest.lease(Owner { request_id, trace, report }).await?;
+                    let lease = guest.lease(RequestScope { request_id, trace, report }).await?;
                     lease.run(request, head).await
                 };
                 let mut run = pin!(timeout_at(deadline, run));
@@ -284,10 +288,10 @@ impl Guest {
     }
 
     /// An instance that has served others, or a fresh one.
-    async fn lease(&self, owner: Owner) -> Result<Lease, Error> {
-        match self.idle.take(&owner) {
+    async fn lease(&self, scope: RequestScope) -> Result<Lease, Error> {
+        match self.pool.take(&scope) {
             Some(lease) => Ok(lease),
-            None => Ok(self.idle.lease(self.instantiate(&owner).await?)),
+            None => Ok(self.pool.lease(self.instantiate(&scope).await?)),
         }
     }
 
@@ -296,14 +300,14 @@ impl Guest {
         if let Some(seat) = instances.seat() {
             return Ok(seat);
         }
-        let instance = self.instantiate(&Owner::nobody()).await?;
+        let instance = self.instantiate(&RequestScope::several()).await?;
         let (service, store) = instance.into_service().ok_or_else(|| Error::HostInternal("no service".to_owned()))?;
         Ok(instances.open(service, store))
     }
 
-    async fn instantiate(&self, owner: &Owner) -> Result<Instance, Error> {
+    async fn instantiate(&self, scope: &RequestScope) -> Result<Instance, Error> {
         let started = std::time::Instant::now();
-        let store = store::new(&self.engine, &self.shared, owner);
+        let store = store::new(&self.engine, &self.template, scope);
         match Instance::start(&self.linked, store).await {
             Ok(instance) => {
                 self.metrics().instantiated(started.elapsed());
@@ -312,6 +316,12 @@ impl Guest {
             Err((error, store)) => Err(failure(error, store.data().limiter())),
         }
     }
+}
+
+/// A budget of so many bytes, to which instances that wait give theirs back.
+fn budget(bytes: usize, pool: &Arc<InstancePool>) -> Arc<Budget> {
+    let reclaim: Arc<dyn Reclaim> = pool.clone();
+    Budget::new(bytes, Arc::downgrade(&reclaim))
 }
 
 impl std::fmt::Debug for Guest {
@@ -323,10 +333,10 @@ impl std::fmt::Debug for Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Command, CommandLine};
+    use crate::config::{GuestLimits, OutboundLimits, OutboundSettings, Reuse};
 
-    fn owner() -> Owner {
-        Owner::nobody()
+    fn scope() -> RequestScope {
+        RequestScope::several()
     }
 
     /// Instances that wait give their memory to those that work, and no guest gets more than there is.
@@ -335,21 +345,46 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let component = wat::parse_str(include_str!("../../tests/foreign/by_hand.wat")).unwrap();
         std::fs::write(file.path(), component).unwrap();
-        let line = ["taffrail", "serve", file.path().to_str().unwrap(), "--instance-reuse", "100"];
-        let Command::Serve(flags) = <CommandLine as clap::Parser>::try_parse_from(line).unwrap().command else {
-            panic!()
+        let minute = Duration::from_secs(60);
+        let settings = GuestSettings {
+            component: file.path().to_owned(),
+            allow_precompiled: false,
+            compiler: None,
+            fallback: None,
+            reuse: Reuse { requests: 100, concurrency: 1, idle: minute, memory: 1 << 25 },
+            config: Default::default(),
+            environment: Arc::default(),
+            limits: GuestLimits {
+                memory: 1 << 27,
+                table_elements: 1000,
+                handles: 100,
+                call_size: 1 << 20,
+                log_rate: 1,
+            },
+            outbound: OutboundSettings {
+                allowed: Vec::new(),
+                networks: Vec::new(),
+                ca_file: None,
+                limits: OutboundLimits {
+                    connect_timeout: minute,
+                    first_byte_timeout: minute,
+                    between_bytes_timeout: minute,
+                    max_in_flight: 1,
+                    max_per_request: 1,
+                },
+            },
         };
-        let mut guest = Guest::load(&flags.check().unwrap().guest, 8, u64::MAX).unwrap();
+        let mut guest = Guest::load(&settings, 8, u64::MAX).unwrap();
         let one = guest.probe().await.unwrap();
         guest.set_memory(3 * one);
-        let waiting = [guest.lease(owner()).await.unwrap(), guest.lease(owner()).await.unwrap()];
+        let waiting = [guest.lease(scope()).await.unwrap(), guest.lease(scope()).await.unwrap()];
         waiting.into_iter().for_each(Lease::keep);
         let mut working = Vec::new();
         for _ in 0..3 {
-            working.push(guest.instantiate(&owner()).await.unwrap());
+            working.push(guest.instantiate(&scope()).await.unwrap());
         }
-        assert!(guest.idle.take(&owner()).is_none(), "none waits any more");
-        let refused = guest.instantiate(&owner()).await.unwrap_err();
+        assert!(guest.pool.take(&scope()).is_none(), "none waits any more");
+        let refused = guest.instantiate(&scope()).await.unwrap_err();
         assert_eq!(refused.reason(), "host_out_of_memory");
     }
 }

@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::instance::Lease;
+use super::pool::Lease;
 use crate::error::Error;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 type Running = Pin<Box<dyn Future<Output = Result<Option<Lease>, Error>> + Send>>;
 
 /// The rest of a guest's run. Dropping it stops the guest; when it is over, polling it is free.
-pub struct Run {
+pub(crate) struct Run {
     running: Option<Running>,
     /// The instance of a run that is over, if it may answer others: but not before its body was taken.
     lease: Option<Lease>,
@@ -20,22 +20,22 @@ pub struct Run {
 
 impl Run {
     /// A run that begins with its first poll.
-    pub fn new(run: impl Future<Output = Result<Option<Lease>, Error>> + Send + 'static) -> Self {
+    pub(crate) fn new(run: impl Future<Output = Result<Option<Lease>, Error>> + Send + 'static) -> Self {
         Self { running: Some(Box::pin(run)), lease: None, taken: false }
     }
 
     /// One that has ended, its instance with it.
-    pub fn over() -> Self {
+    pub(crate) fn over() -> Self {
         Self { running: None, lease: None, taken: true }
     }
 
     /// Whether it has ended.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.running.is_none()
     }
 
     /// Runs the guest as far as it goes. An error comes once.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Some(run) = &mut self.running else { return Poll::Ready(Ok(())) };
         let ended = ready!(run.as_mut().poll(context));
         self.running = None;
@@ -47,7 +47,7 @@ impl Run {
     }
 
     /// All of the response was taken, or there is none: the instance may answer others when its run is over.
-    pub fn body_taken(&mut self) {
+    pub(crate) fn body_taken(&mut self) {
         self.taken = true;
         if let Some(lease) = self.lease.take() {
             lease.keep();
@@ -55,12 +55,12 @@ impl Run {
     }
 
     /// Ends the instance of a run that is over, and with it what it has left open. False where there is none.
-    pub fn end_instance(&mut self) -> bool {
+    pub(crate) fn end_instance(&mut self) -> bool {
         self.lease.take().is_some()
     }
 
     /// Lets the guest go on after its response is complete. It keeps its guard, so that it counts as in flight.
-    pub fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         self.body_taken();
         if let Some(run) = self.running.take() {
             tokio::spawn(async move {
@@ -77,20 +77,20 @@ impl Run {
     }
 }
 
-/// How long a guest has had a thread. Counted when it ends, in whatever way.
-pub struct Busy<'a> {
+/// Time for which a guest has had a thread, by the wall clock. Counted when it ends, in whatever way.
+pub(crate) struct BusyTime<'a> {
     time: Duration,
     metrics: &'a Metrics,
 }
 
-impl<'a> Busy<'a> {
-    /// Of a guest that has had none.
-    pub fn new(metrics: &'a Metrics) -> Self {
+impl<'a> BusyTime<'a> {
+    /// None yet.
+    pub(crate) fn new(metrics: &'a Metrics) -> Self {
         Self { time: Duration::ZERO, metrics }
     }
 
-    /// Gives it the thread.
-    pub fn turn<T>(&mut self, poll: impl FnOnce() -> T) -> T {
+    /// Counts the time of a poll.
+    pub(crate) fn turn<T>(&mut self, poll: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let polled = poll();
         self.time += started.elapsed();
@@ -98,8 +98,48 @@ impl<'a> Busy<'a> {
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for BusyTime<'_> {
     fn drop(&mut self) {
         self.metrics.guest_busy(self.time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_comes_once_and_then_the_run_is_over() {
+        let mut run = Run::new(async { Err(Error::GuestNoResponse) });
+        assert!(!run.is_over());
+        let failed = poll_fn(|context| run.poll(context)).await;
+        assert_eq!(failed.unwrap_err().reason(), "guest_no_response");
+        assert!(run.is_over());
+        assert!(poll_fn(|context| run.poll(context)).await.is_ok());
+        assert!(!run.end_instance(), "a run that failed has no instance to give");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_dropped_stops_and_one_that_is_detached_goes_on() {
+        for detached in [false, true] {
+            let (dropped, stopped) = oneshot::channel::<()>();
+            let (go_on, wait) = oneshot::channel::<()>();
+            let mut run = Run::new(async move {
+                let _ = wait.await;
+                let _ = dropped.send(());
+                Ok(None)
+            });
+            assert!(poll_fn(|context| Poll::Ready(run.poll(context))).await.is_pending());
+            if detached {
+                run.detach();
+            }
+            drop(run);
+            assert_eq!(go_on.send(()).is_ok(), detached, "somebody still waits for it");
+            assert_eq!(stopped.await.is_ok(), detached, "it came to its end");
+        }
     }
 }

@@ -20,21 +20,21 @@ use wasmtime::Store;
 use wasmtime_wasi_http::p3::bindings::Service;
 
 use super::failure::failure;
-use super::reply::Head;
-use super::run::Busy;
+use super::response::Head;
+use super::run::BusyTime;
 use super::store::State;
 use super::wasi03;
-use crate::body::RequestBody;
+use crate::config::Reuse;
 use crate::error::Error;
-use crate::metrics::{Metrics, Retired};
-use crate::settings::Reuse;
+use crate::http::request_body::RequestBody;
+use crate::telemetry::metrics::{Metrics, Retired};
 
 /// How long an instance that is to end may work on when it has answered everybody.
 const AFTERWORK: Duration = Duration::from_secs(30);
 
-/// All of them.
+/// All instances that answer several requests at the same time.
 #[derive(Debug)]
-pub struct SharedInstances {
+pub(crate) struct SharedInstances {
     reuse: Reuse,
     instances: Mutex<Vec<Entry>>,
     metrics: Arc<Metrics>,
@@ -72,20 +72,20 @@ struct Job {
 /// How an instance has ended.
 #[derive(Debug, Default)]
 struct Ending {
-    /// For the first who asks: who of them was the cause, nobody knows.
+    /// Taken by the first request that asks; which request was the cause is not known.
     error: Mutex<Option<Error>>,
     is_over: CancellationToken,
 }
 
 impl SharedInstances {
-    /// None yet.
-    pub fn new(reuse: Reuse, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// No instance yet.
+    pub(crate) fn new(reuse: Reuse, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self { reuse, instances: Mutex::default(), metrics })
     }
 
     /// A place in the instance that has the fewest requests now. None where a new one is better: every one has as many as it
     /// may, or each has some and there are threads for more.
-    pub fn seat(self: &Arc<Self>) -> Option<Seat> {
+    pub(crate) fn seat(self: &Arc<Self>) -> Option<Seat> {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
         let mut instances = self.lock();
         let open = instances.iter().filter(|one| one.is_open()).count();
@@ -94,24 +94,28 @@ impl SharedInstances {
         if entry.live > 0 && open < threads {
             return None;
         }
-        Some(self.sit(entry))
+        Some(self.assign(entry))
     }
 
     /// A place in a new instance.
-    pub fn open(self: &Arc<Self>, service: Service, store: Store<State>) -> Seat {
+    pub(crate) fn open(self: &Arc<Self>, service: Service, store: Store<State>) -> Seat {
         let (jobs, queue) = mpsc::unbounded_channel();
         let ending = Arc::<Ending>::default();
         let driver = tokio::spawn(drive(service, store, queue, ending.clone(), self.metrics.clone())).abort_handle();
+        self.add(jobs, ending, driver)
+    }
+
+    fn add(self: &Arc<Self>, jobs: mpsc::UnboundedSender<Job>, ending: Arc<Ending>, driver: AbortHandle) -> Seat {
         let id = fastrand::u64(..);
         let idle_since = Instant::now();
         let mut entry = Entry { id, jobs, ending, driver, live: 0, requests: 0, closed: None, idle_since };
         let mut instances = self.lock();
-        let seat = self.sit(&mut entry);
+        let seat = self.assign(&mut entry);
         instances.push(entry);
         seat
     }
 
-    fn sit(self: &Arc<Self>, entry: &mut Entry) -> Seat {
+    fn assign(self: &Arc<Self>, entry: &mut Entry) -> Seat {
         entry.live += 1;
         entry.requests += 1;
         if entry.requests >= self.reuse.requests {
@@ -122,7 +126,7 @@ impl SharedInstances {
     }
 
     /// Ends those that have waited for longer than `--instance-idle`.
-    pub fn retire_old(&self) {
+    pub(crate) fn retire_old(&self) {
         let mut instances = self.lock();
         for one in instances.iter_mut().filter(|one| one.live == 0 && one.idle_since.elapsed() >= self.reuse.idle) {
             one.closed.get_or_insert(Retired::Idle);
@@ -165,7 +169,7 @@ impl SharedInstances {
 
 /// A place in an instance. Dropped before the response was taken, it has the instance take no others.
 #[derive(Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     all: Arc<SharedInstances>,
     id: u64,
     jobs: Option<mpsc::UnboundedSender<Job>>,
@@ -179,7 +183,7 @@ impl Seat {
     ///
     /// # Errors
     /// How the guest failed, in this request or in another.
-    pub async fn run(mut self, request: Request<RequestBody>, head: oneshot::Sender<Head>) -> Result<(), Error> {
+    pub(crate) async fn run(mut self, request: Request<RequestBody>, head: oneshot::Sender<Head>) -> Result<(), Error> {
         let (taken, whole) = oneshot::channel();
         if let Some(jobs) = self.jobs.take() {
             let _ = jobs.send(Job { request, head, taken }); // the end of the instance shows below
@@ -237,10 +241,85 @@ async fn drive(
             Ok(())
         });
         let mut run = pin!(run);
-        poll_fn(|context| Busy::new(&metrics).turn(|| run.as_mut().poll(context))).await
+        poll_fn(|context| BusyTime::new(&metrics).turn(|| run.as_mut().poll(context))).await
     };
     if let Err(error) = ended.and_then(|ended| ended) {
         let error = failure(error, store.data().limiter());
         *ending.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::ComponentInfo;
+
+    const REUSE: Reuse = Reuse { requests: 3, concurrency: 2, idle: Duration::ZERO, memory: 100 };
+
+    fn instances() -> Arc<SharedInstances> {
+        let component = ComponentInfo { digest: String::new(), name: String::new(), world: String::new() };
+        SharedInstances::new(REUSE, Metrics::new(component))
+    }
+
+    /// A seat in a new instance, whose driver runs until it is aborted, and the requests that it is given.
+    fn open(instances: &Arc<SharedInstances>) -> (Seat, mpsc::UnboundedReceiver<Job>) {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let driver = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        (instances.add(jobs, Arc::default(), driver), queue)
+    }
+
+    fn retired(instances: &SharedInstances) -> Vec<String> {
+        let text = instances.metrics.open_metrics();
+        let lines = text.lines().filter(|line| line.contains("instances_retired_total{"));
+        lines.filter_map(|line| Some(line.split("reason=\"").nth(1)?.split('"').next()?.to_owned())).collect()
+    }
+
+    /// A seat is left after its response was taken, with this much memory in use.
+    fn leave(mut seat: Seat, memory: usize) {
+        seat.answered = Some(memory);
+    }
+
+    #[tokio::test]
+    async fn an_instance_has_as_many_requests_at_a_time_and_in_all_as_it_may() {
+        let instances = instances();
+        let (first, _queue) = open(&instances);
+        let second = instances.seat().expect("there is one thread, and room for a second");
+        assert!(instances.seat().is_none(), "two at a time");
+        leave(first, 1);
+        let third = instances.seat().expect("room again");
+        leave(second, 1);
+        assert!(instances.seat().is_none(), "three in all");
+        assert!(retired(&instances).is_empty(), "one is still answered");
+        leave(third, 1);
+        assert_eq!(retired(&instances), ["requests"]);
+    }
+
+    #[tokio::test]
+    async fn one_that_grew_too_large_or_failed_takes_no_other_request() {
+        let instances = instances();
+        let (large, _large_queue) = open(&instances);
+        leave(large, 101);
+        assert!(instances.seat().is_none());
+        assert_eq!(retired(&instances), ["memory"]);
+        let (failed, _failed_queue) = open(&instances);
+        let driver = instances.lock()[0].driver.clone();
+        drop(failed);
+        tokio::task::yield_now().await;
+        assert!(instances.seat().is_none() && driver.is_finished(), "what failed is aborted");
+        let (gone, queue) = open(&instances);
+        drop(queue); // its driver has ended, and the requests that it answers do not know it yet
+        assert!(instances.seat().is_none());
+        drop(gone);
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_too_long_is_retired() {
+        let instances = instances();
+        let (seat, _queue) = open(&instances);
+        instances.retire_old();
+        assert!(retired(&instances).is_empty(), "it works");
+        leave(seat, 1);
+        instances.retire_old();
+        assert_eq!(retired(&instances), ["idle"]);
     }
 }

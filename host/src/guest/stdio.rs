@@ -9,22 +9,22 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use crate::logs::{Pass, RateLimit};
-use crate::trace::TraceId;
+use crate::http::trace_context::TraceId;
+use crate::telemetry::rate_limit::{Pass, RateLimit};
 
 /// The longest log line; a longer one is split. Also what the guest may write at once.
 const LINE_MAX: usize = 8 * 1024;
 
 /// Whose lines they are.
 #[derive(Debug, Clone)]
-pub struct Printer {
+pub(crate) struct Printer {
     request_id: Arc<str>,
     trace_id: TraceId,
 }
 
 impl Printer {
     /// A guest that runs for this request.
-    pub fn new(request_id: Arc<str>, trace_id: TraceId) -> Self {
+    pub(crate) fn new(request_id: Arc<str>, trace_id: TraceId) -> Self {
         Self { request_id, trace_id }
     }
 }
@@ -32,23 +32,23 @@ impl Printer {
 /// One of a guest's two output streams. Clones are the same stream: a guest's runtime opens a new handle for every
 /// write, so a line may come through many of them.
 #[derive(Debug, Clone)]
-pub struct GuestOutput(Arc<Mutex<Lines>>);
+pub(crate) struct GuestOutput(Arc<Mutex<Lines>>);
 
 impl GuestOutput {
     /// `stream` is `stdout` or `stderr`; `rate` is for the lines of all guests together.
-    pub fn new(stream: &'static str, printer: Printer, rate: Arc<RateLimit>) -> Self {
+    pub(crate) fn new(stream: &'static str, printer: Printer, rate: Arc<RateLimit>) -> Self {
         Self(Arc::new(Mutex::new(Lines { stream, printer, rate, partial: Vec::new() })))
     }
 
     /// What is written from now on is another's.
-    pub fn hand_over(&self, printer: &Printer) {
+    pub(crate) fn hand_over(&self, printer: &Printer) {
         let mut lines = self.lock();
         lines.end();
         lines.printer = printer.clone();
     }
 
     /// Logs a rest that has no newline.
-    pub fn flush_line(&self) {
+    pub(crate) fn flush_line(&self) {
         self.lock().end();
     }
 

@@ -10,13 +10,13 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
 use super::limits::{Budget, Limiter};
+use super::outbound::{OutboundClient, OutboundHooks};
 use super::stdio::{GuestOutput, Printer};
-use crate::body::BodyReport;
 use crate::config::GuestLimits;
-use crate::logs::RateLimit;
-use crate::metrics::Metrics;
-use crate::outbound::{Outbound, Servers};
-use crate::spans::GuestTrace;
+use crate::http::request_body::BodyReport;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::rate_limit::RateLimit;
+use crate::telemetry::spans::GuestTrace;
 
 const WASI_0_2: &str = "0.2.x";
 const WASI_0_3: &str = "0.3.x"; // for a component that exports or imports something of 0.3
@@ -80,42 +80,42 @@ pub const OFFERED: &[(&str, &str)] = &[
     ("wasi:sockets/types", WASI_0_3),
 ];
 
-/// What all stores of a component share.
-pub struct Shared {
-    pub config: Arc<WasiConfigVariables>,
-    pub limits: GuestLimits,
-    pub budget: Arc<Budget>,
-    pub environment: Arc<[(String, String)]>,
-    pub log_rate: Arc<RateLimit>,
-    pub servers: Option<Arc<Servers>>,
-    pub metrics: Arc<Metrics>,
+/// What all stores of a component have in common.
+pub(crate) struct StoreTemplate {
+    pub(crate) config: Arc<WasiConfigVariables>,
+    pub(crate) limits: GuestLimits,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) environment: Arc<[(String, String)]>,
+    pub(crate) log_rate: Arc<RateLimit>,
+    pub(crate) outbound: Option<Arc<OutboundClient>>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Whether the component needs what WASI 0.3 needs.
-    pub concurrent: bool,
+    pub(crate) concurrent: bool,
 }
 
-/// For which request a guest runs.
-pub struct Owner {
+/// The request that a guest runs for.
+pub(crate) struct RequestScope {
     /// For the lines that it prints.
-    pub request_id: Arc<str>,
+    pub(crate) request_id: Arc<str>,
     /// For the requests that it sends.
-    pub trace: GuestTrace,
+    pub(crate) trace: GuestTrace,
     /// Of the request's body.
-    pub report: BodyReport,
+    pub(crate) report: BodyReport,
 }
 
-impl Owner {
+impl RequestScope {
     /// Of an instance that answers several requests at the same time: what it prints and calls cannot be told apart.
-    pub fn nobody() -> Self {
-        Self { request_id: Arc::from(""), trace: GuestTrace::of_nobody(), report: BodyReport::default() }
+    pub(crate) fn several() -> Self {
+        Self { request_id: Arc::from(""), trace: GuestTrace::none(), report: BodyReport::default() }
     }
 }
 
 /// The data of one store. No directory is preopened, the environment is what `--env` says, and every socket is refused.
-pub struct State {
+pub(crate) struct State {
     table: ResourceTable,
-    machine: Machine,
+    wasi: LazyWasi,
     http: WasiHttpCtx,
-    outbound: Outbound,
+    outbound: OutboundHooks,
     config: Arc<WasiConfigVariables>,
     limiter: Limiter,
     report: BodyReport,
@@ -123,7 +123,7 @@ pub struct State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: self.machine.wasi(), table: &mut self.table }
+        WasiCtxView { ctx: self.wasi.context(), table: &mut self.table }
     }
 }
 
@@ -141,43 +141,43 @@ impl WasiHttpView for State {
 
 impl State {
     /// What the guest was refused.
-    pub fn limiter(&self) -> &Limiter {
+    pub(crate) fn limiter(&self) -> &Limiter {
         &self.limiter
     }
 
     /// The instance now runs for another request.
-    pub fn hand_over(&mut self, owner: &Owner) {
-        self.machine.printer = Printer::new(owner.request_id.clone(), owner.trace.place.trace);
-        if let Some((_, streams)) = &self.machine.wasi {
-            streams.iter().for_each(|stream| stream.hand_over(&self.machine.printer));
+    pub(crate) fn hand_over(&mut self, scope: &RequestScope) {
+        self.wasi.printer = Printer::new(scope.request_id.clone(), scope.trace.parent.trace_id);
+        if let Some((_, streams)) = &self.wasi.made {
+            streams.iter().for_each(|stream| stream.hand_over(&self.wasi.printer));
         }
-        self.outbound.hand_over(owner.trace.clone(), owner.report.clone());
-        self.report = owner.report.clone();
+        self.outbound.hand_over(scope.trace.clone(), scope.report.clone());
+        self.report = scope.report.clone();
         self.limiter.forgive();
     }
 
     /// The request is over: the rest of a line that it printed belongs to it.
-    pub fn let_go(&mut self) {
-        if let Some((_, streams)) = &self.machine.wasi {
+    pub(crate) fn let_go(&mut self) {
+        if let Some((_, streams)) = &self.wasi.made {
             streams.iter().for_each(GuestOutput::flush_line);
         }
         self.report = BodyReport::default();
     }
 }
 
-/// What a guest sees of the machine.
-struct Machine {
-    /// Made when the guest first asks for something of it, which most requests never do.
-    wasi: Option<(WasiCtx, [GuestOutput; 2])>,
+/// What a guest sees of the machine: output, environment, clocks. Made when the guest first asks for any of it, which most
+/// requests never do.
+struct LazyWasi {
+    made: Option<(WasiCtx, [GuestOutput; 2])>,
     printer: Printer,
     log_rate: Arc<RateLimit>,
     environment: Arc<[(String, String)]>,
 }
 
-impl Machine {
-    fn wasi(&mut self) -> &mut WasiCtx {
-        let Self { wasi, printer, log_rate, environment } = self;
-        let (wasi, _) = wasi.get_or_insert_with(|| {
+impl LazyWasi {
+    fn context(&mut self) -> &mut WasiCtx {
+        let Self { made, printer, log_rate, environment } = self;
+        let (wasi, _) = made.get_or_insert_with(|| {
             let streams = ["stdout", "stderr"].map(|name| GuestOutput::new(name, printer.clone(), log_rate.clone()));
             let wasi = WasiCtx::builder()
                 .stdout(streams[0].clone())
@@ -194,28 +194,28 @@ impl Machine {
 }
 
 /// A store for a guest that begins with this request.
-pub fn new(engine: &Engine, shared: &Shared, owner: &Owner) -> Store<State> {
-    let limits = &shared.limits;
-    let machine = Machine {
-        wasi: None,
-        printer: Printer::new(owner.request_id.clone(), owner.trace.place.trace),
-        log_rate: shared.log_rate.clone(),
-        environment: shared.environment.clone(),
+pub(crate) fn new(engine: &Engine, template: &StoreTemplate, scope: &RequestScope) -> Store<State> {
+    let limits = &template.limits;
+    let wasi = LazyWasi {
+        made: None,
+        printer: Printer::new(scope.request_id.clone(), scope.trace.parent.trace_id),
+        log_rate: template.log_rate.clone(),
+        environment: template.environment.clone(),
     };
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.handles);
-    let limiter = Limiter::new(*limits, shared.budget.clone(), shared.metrics.clone());
-    let (trace, report) = (owner.trace.clone(), owner.report.clone());
-    let outbound = Outbound::new(shared.servers.clone(), shared.metrics.clone(), trace, report.clone());
-    let config = shared.config.clone();
+    let limiter = Limiter::new(*limits, template.budget.clone(), template.metrics.clone());
+    let (trace, report) = (scope.trace.clone(), scope.report.clone());
+    let outbound = OutboundHooks::new(template.outbound.clone(), template.metrics.clone(), trace, report.clone());
+    let config = template.config.clone();
     let mut store =
-        Store::new(engine, State { table, machine, http: WasiHttpCtx::new(), outbound, config, limiter, report });
+        Store::new(engine, State { table, wasi, http: WasiHttpCtx::new(), outbound, config, limiter, report });
     store.limiter(|state| &mut state.limiter);
     store.set_max_component_handles(limits.handles);
     store.set_hostcall_fuel(limits.call_size);
     // At every tick the guest yields, so that the deadline and a client's leaving are seen.
     store.set_epoch_deadline(1);
-    if shared.concurrent {
+    if template.concurrent {
         store.epoch_deadline_callback(|context| {
             context.data().report.computes();
             Ok(UpdateDeadline::Yield(1))
@@ -230,7 +230,7 @@ pub fn new(engine: &Engine, shared: &Shared, owner: &Owner) -> Store<State> {
 ///
 /// # Errors
 /// When an interface is defined twice, which no component can cause.
-pub fn linker(engine: &Engine, concurrent: bool) -> wasmtime::Result<Linker<State>> {
+pub(crate) fn linker(engine: &Engine, concurrent: bool) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     // `wasi:io` needs the table alone: through `WasiView` every body would ask for a whole `WasiCtx`.

@@ -7,16 +7,16 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
-use super::reply::{Head, Reply};
+use super::response::{GuestResponse, Head};
 use super::store::State;
-use crate::body::RequestBody;
+use crate::http::request_body::RequestBody;
 
 /// Calls the handler. The response goes out through `head` as soon as the guest sets it, usually before this ends.
 /// Dropping the future, and then the store, stops the guest wherever it is.
 ///
 /// # Errors
 /// What wasmtime reports of a guest that failed.
-pub async fn run(
+pub(crate) async fn run(
     proxy: &Proxy,
     store: &mut Store<State>,
     request: Request<RequestBody>,
@@ -29,7 +29,7 @@ pub async fn run(
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request)?;
     let outparam = http.new_response_outparam_from_callback(move |response| {
-        let _ = head.send(response.map(Reply::from).map_err(|code| format!("{code:?}")));
+        let _ = head.send(response.map(GuestResponse::from).map_err(|code| format!("{code:?}")));
     })?;
     proxy.wasi_http_incoming_handler().call_handle(store, request, outparam).await
 }

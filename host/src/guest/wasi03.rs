@@ -12,9 +12,9 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p3;
 use wasmtime_wasi_http::p3::bindings::Service;
 
-use super::reply::{Head, Progress, Reply};
+use super::response::{GuestResponse, Head, Progress};
 use super::store::State;
-use crate::body::RequestBody;
+use crate::http::request_body::RequestBody;
 
 /// Calls the handler. The response goes out through `head` as soon as the guest returns it. This ends when the guest's
 /// tasks have ended and its body was taken: the body flows only while this is polled, and the deadline that is around this
@@ -22,7 +22,7 @@ use crate::body::RequestBody;
 ///
 /// # Errors
 /// What wasmtime reports of a guest that failed.
-pub async fn run(
+pub(crate) async fn run(
     service: &Service,
     store: &mut Store<State>,
     request: Request<RequestBody>,
@@ -42,7 +42,7 @@ pub async fn run(
 ///
 /// # Errors
 /// What wasmtime reports of a guest that failed.
-pub async fn call(
+pub(crate) async fn call(
     service: &Service,
     accessor: &Accessor<State>,
     request: Request<RequestBody>,
@@ -61,7 +61,7 @@ pub async fn call(
                     Ok(())
                 })
             })?;
-            let _ = head.send(Ok(Reply::concurrent(response, progress.clone())));
+            let _ = head.send(Ok(GuestResponse::concurrent(response, progress.clone())));
         }
         Err(code) => {
             progress.taken.cancel();

@@ -13,20 +13,20 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The client as far as it can be known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// Its address.
-    pub client: IpAddr,
+    pub(crate) client: IpAddr,
     /// `http` or `https`, where a trusted proxy says so.
-    pub scheme: Option<&'static str>,
+    pub(crate) scheme: Option<&'static str>,
     /// The authority that it asked for, where a trusted proxy says so.
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
 }
 
 /// Who sent a request, by its peer and its headers. Headers from a peer that is not trusted say nothing.
 ///
 /// Each proxy appends the peer that it saw, so the list is read from its end: the first address that is not a trusted
 /// proxy's is the client's.
-pub fn origin(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Origin {
+pub(crate) fn origin(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Origin {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
     let mut origin = Origin { client: peer.ip().to_canonical(), scheme: None, host: None };
     if !is_trusted(origin.client) {

@@ -2,151 +2,111 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use hyper::header::{HeaderName, USER_AGENT};
-use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
-use tokio::sync::OwnedSemaphorePermit;
+use hyper::header::USER_AGENT;
+use hyper::{Method, Request, StatusCode, Uri, Version};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::activity::{Activity, Cut};
-use crate::body::{BodyReport, Guard};
-use crate::config::{AccessLog, Limits};
-use crate::error::Error;
-use crate::logs::{Pass, RateLimit};
-use crate::metrics::{Failure, Metrics};
-use crate::spans::{Span, Spans, method_name};
-use crate::trace::Place;
-
-/// The header that names a request, on the way in and on every answer.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The longest request id that is taken over from a client, in bytes; a UUID has 36.
-const REQUEST_ID_MAX: usize = 128;
+use super::access_log::{AccessLine, AccessLog};
+use super::in_flight::InFlight;
+use super::request_id::request_id;
+use crate::config::Limits;
+use crate::error::{Error, Fault};
+use crate::http::request_body::BodyReport;
+use crate::http::response_body::BodyObserver;
+use crate::http::trace_context::TraceParent;
+use crate::telemetry::metrics::{LastFailure, Metrics};
+use crate::telemetry::spans::{Span, Spans, method_name};
+use crate::transport::activity::Activity;
+use crate::transport::deadline::AbortTime;
 
 /// The status in the log of a request whose client left before there was one; nginx made it the custom.
 const NO_ANSWER: u16 = 499;
 
-/// Causes of failures a second that are logged although the access log leaves the request out.
-const CAUSES_PER_SECOND: u32 = 10;
-
-/// Which requests are logged, and how.
-#[derive(Debug)]
-pub struct Access {
-    which: AccessLog,
-    rate: RateLimit,
-    causes: RateLimit,
-    /// The component's short digest.
-    component: String,
-}
-
-impl Access {
-    /// `component` is the short digest of what is served.
-    pub fn new(which: AccessLog, component: String) -> Arc<Self> {
-        let rate = match which {
-            AccessLog::PerSecond(rate) => rate,
-            _ => u32::MAX,
-        };
-        Arc::new(Self { which, rate: RateLimit::new(rate), causes: RateLimit::new(CAUSES_PER_SECOND), component })
-    }
-}
-
 /// Where a request comes from.
 #[derive(Debug, Clone)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its address.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// What its connection does.
-    pub activity: Arc<Activity>,
+    pub(crate) activity: Arc<Activity>,
 }
 
 impl Peer {
     /// The other end of a connection, and what the connection does.
-    pub fn new(address: SocketAddr, activity: Arc<Activity>) -> Self {
+    pub(crate) fn new(address: SocketAddr, activity: Arc<Activity>) -> Self {
         Self { address, activity }
-    }
-}
-
-/// One request that counts against the limit. It lives until both the guest and the response have ended.
-#[derive(Debug)]
-pub struct InFlight {
-    _slot: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
-}
-
-impl InFlight {
-    /// `slot` is its share of the limit.
-    pub fn new(slot: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Arc<Self> {
-        metrics.entered();
-        Arc::new(Self { _slot: slot, metrics })
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.metrics.left();
     }
 }
 
 /// What the log line of a request says, gathered on the way. It is written when the record is dropped: at the last byte
 /// of the response, or when the client has left.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// For every answer, the log and the guest.
-    pub request_id: Arc<str>,
-    /// Where it is in its trace.
-    pub place: Place,
+    pub(crate) request_id: Arc<str>,
+    /// Its trace, and the span that is the parent of what happens for it.
+    pub(crate) trace_parent: TraceParent,
     /// Whether it is for the host itself: then it says nothing of the component, and is not counted.
-    pub is_probe: bool,
-    /// Whether the client said where it is, so that its own headers can be passed on as they are.
-    pub place_given: bool,
+    pub(crate) is_probe: bool,
+    /// Whether the client sent a valid `traceparent`, so that its own headers can be passed on as they are.
+    pub(crate) trace_given: bool,
     /// The other end of the connection.
-    pub peer: Peer,
+    pub(crate) peer: Peer,
     /// The client: the peer, or who a trusted proxy says it is.
-    pub client: IpAddr,
+    pub(crate) client: IpAddr,
     /// When the request must be over.
-    pub deadline: Instant,
-    /// Cuts a response that is not read.
-    pub cut: Arc<Cut>,
+    pub(crate) deadline: Instant,
+    /// When a response that is not read is aborted.
+    pub(crate) abort_time: Arc<AbortTime>,
     /// Holds the request's slot.
-    pub in_flight: Option<Arc<InFlight>>,
+    pub(crate) in_flight: Option<Arc<InFlight>>,
     /// How its body goes, where it was passed to the guest.
-    pub body: Option<BodyReport>,
+    pub(crate) body: Option<BodyReport>,
     method: Method,
     path: String,
     started: Instant,
     write_timeout: Duration,
-    access: Arc<Access>,
+    access_log: Arc<AccessLog>,
     metrics: Arc<Metrics>,
     span: Option<Span>,
-    seen_as: Option<Uri>,
+    /// The target as the guest sees it, where a span is recorded.
+    target: Option<Uri>,
     status: u16,
     first_byte: Option<Duration>,
     bytes: u64,
     finished: bool,
-    failure: Option<(&'static str, String)>,
+    failure: Option<Failure>,
+}
+
+/// How a request failed.
+#[derive(Debug)]
+struct Failure {
+    reason: &'static str,
+    fault: Fault,
+    detail: String,
 }
 
 impl Record {
     /// A request has begun.
-    pub fn new<B>(
+    pub(crate) fn new<B>(
         peer: Peer,
         request: &Request<B>,
         limits: &Limits,
-        access: Arc<Access>,
+        access_log: Arc<AccessLog>,
         metrics: Arc<Metrics>,
         spans: Option<&Spans>,
     ) -> Self {
         peer.activity.begin();
         let started = Instant::now();
-        let given = Place::of(request.headers());
+        let given = TraceParent::from_headers(request.headers());
         let span = spans.map(|spans| server_span(spans, request, &peer, given));
-        let place = span.as_ref().map(Span::place).or(given).unwrap_or_else(Place::random);
+        let trace_parent = span.as_ref().map(Span::trace_parent).or(given).unwrap_or_else(TraceParent::random);
         Self {
             request_id: request_id(request.headers()),
-            place,
-            place_given: given.is_some(),
+            trace_parent,
+            trace_given: given.is_some(),
             is_probe: false,
             client: peer.address.ip(),
             peer,
@@ -155,11 +115,11 @@ impl Record {
             started,
             deadline: started + limits.deadline,
             write_timeout: limits.write_timeout,
-            cut: Arc::default(),
-            access,
+            abort_time: Arc::default(),
+            access_log,
             metrics,
             span,
-            seen_as: None,
+            target: None,
             status: NO_ANSWER,
             first_byte: None,
             bytes: 0,
@@ -171,14 +131,14 @@ impl Record {
     }
 
     /// Its target with scheme and authority, as the guest sees it, for the span.
-    pub fn seen_as(&mut self, target: &Uri) {
+    pub(crate) fn set_target(&mut self, target: &Uri) {
         if self.span.as_ref().is_some_and(Span::is_recording) {
-            self.seen_as = Some(target.clone());
+            self.target = Some(target.clone());
         }
     }
 
     /// The head of its response is ready.
-    pub fn answered(&mut self, status: StatusCode) {
+    pub(crate) fn answered(&mut self, status: StatusCode) {
         let after = self.started.elapsed();
         if !self.is_probe {
             self.metrics.first_byte(after);
@@ -188,8 +148,8 @@ impl Record {
     }
 
     /// It failed.
-    pub fn fail(&mut self, error: &Error) {
-        self.failure = Some((error.reason(), error.detail()));
+    pub(crate) fn fail(&mut self, error: &Error) {
+        self.failure = Some(Failure { reason: error.reason(), fault: error.fault(), detail: error.detail() });
     }
 
     /// Why a response that is not finished was dropped: its client read too slowly, or left.
@@ -197,7 +157,7 @@ impl Record {
         let now = Instant::now();
         if self.status != NO_ANSWER && now >= self.deadline {
             Error::GuestDeadline
-        } else if self.peer.activity.is_stalled() || self.cut.is_due(now) {
+        } else if self.peer.activity.is_stalled() || self.abort_time.is_due(now) {
             Error::ClientStalled
         } else {
             Error::ClientGone
@@ -205,19 +165,19 @@ impl Record {
     }
 }
 
-impl Guard for Record {
+impl BodyObserver for Record {
     fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
-        self.cut.set(Some(self.deadline.min(Instant::now() + self.write_timeout)));
+        self.abort_time.set(Some(self.deadline.min(Instant::now() + self.write_timeout)));
     }
 
     fn waiting(&mut self) {
-        self.cut.set(None); // the guest's run has the deadline itself
+        self.abort_time.set(None); // the guest's run has the deadline itself
     }
 
     fn finish(&mut self, result: Result<(), &Error>) {
         self.finished = true;
-        self.cut.set(None);
+        self.abort_time.set(None);
         if let Err(error) = result {
             self.fail(error);
         }
@@ -229,18 +189,33 @@ impl Drop for Record {
         if !self.finished && self.failure.is_none() {
             self.fail(&self.abandoned());
         }
-        self.cut.set(None);
+        self.abort_time.set(None);
         self.peer.activity.end();
-        let whole = self.started.elapsed();
-        let reason = self.failure.as_ref().map_or("ok", |(reason, _)| *reason);
-        self.end_span(reason);
-        let detail = self.failure.as_ref().map(|(_, detail)| detail.as_str());
+        let duration = self.started.elapsed();
+        let failure = self.failure.take();
+        let fault = failure.as_ref().map(|failure| failure.fault);
+        let reason = failure.as_ref().map_or("ok", |failure| failure.reason);
+        self.end_span(reason, fault);
         if !self.is_probe {
-            self.metrics.request_ended(self.status, reason, whole);
+            self.metrics.request_ended(self.status, reason, duration);
         }
-        self.log(reason, detail, whole);
-        if reason != "ok" {
-            self.metrics.failed(Failure {
+        self.access_log.write(&AccessLine {
+            request_id: &self.request_id,
+            trace_id: self.trace_parent.trace_id,
+            client: self.client,
+            method: self.method.as_str(),
+            path: &self.path,
+            status: self.status,
+            reason,
+            fault,
+            detail: failure.as_ref().map(|failure| failure.detail.as_str()),
+            bytes: self.bytes,
+            received: self.body.as_ref().map_or(0, BodyReport::received),
+            duration,
+            first_byte: self.first_byte,
+        });
+        if failure.is_some() {
+            self.metrics.failed(LastFailure {
                 at: std::time::Instant::now(),
                 reason,
                 method: self.method.clone(),
@@ -253,14 +228,14 @@ impl Drop for Record {
 
 impl Record {
     /// Says how it went, in the words of the semantic conventions for HTTP.
-    fn end_span(&mut self, reason: &'static str) {
+    fn end_span(&mut self, reason: &'static str, fault: Option<Fault>) {
         let Some(span) = self.span.as_mut().filter(|span| span.is_recording()) else { return };
-        let seen = self.seen_as.take().unwrap_or_default();
-        span.set("url.scheme", seen.scheme_str().unwrap_or("http").to_owned());
-        if let Some(host) = seen.host() {
+        let target = self.target.take().unwrap_or_default();
+        span.set("url.scheme", target.scheme_str().unwrap_or("http").to_owned());
+        if let Some(host) = target.host() {
             span.set("server.address", host.to_owned());
         }
-        if let Some(port) = seen.port_u16() {
+        if let Some(port) = target.port_u16() {
             span.set("server.port", i64::from(port));
         }
         span.set("client.address", self.client.to_string());
@@ -270,48 +245,16 @@ impl Record {
         span.set("http.request.body.size", i64::try_from(received).unwrap_or(i64::MAX));
         span.set("taffrail.reason", reason);
         span.set("taffrail.request_id", self.request_id.to_string());
-        if reason.starts_with("guest_") || reason.starts_with("host_") {
+        if matches!(fault, Some(Fault::Guest | Fault::Host)) {
             span.fail(reason);
         } else if self.status >= 500 {
             span.fail(self.status.to_string());
         }
     }
-
-    fn log(&self, reason: &'static str, detail: Option<&str>, whole: Duration) {
-        let left_out = match (self.access.which, self.access.rate.pass()) {
-            (AccessLog::Off, _) | (_, Pass::No) => return self.log_cause(reason, detail),
-            (AccessLog::Errors, _) if reason == "ok" && self.status < 500 => return,
-            (_, Pass::Yes { dropped_before }) => (dropped_before > 0).then_some(dropped_before),
-        };
-        let seconds = whole.as_secs_f64();
-        let first_byte = self.first_byte.map(|first_byte| first_byte.as_secs_f64());
-        let trace_id = tracing::field::display(self.place.trace);
-        let (request_id, client, component) = (&*self.request_id, self.client, self.access.component.as_str());
-        let (method, path, status, bytes) = (self.method.as_str(), self.path.as_str(), self.status, self.bytes);
-        let received = self.body.as_ref().map_or(0, BodyReport::received);
-        if reason.starts_with("guest_") || reason.starts_with("host_") {
-            tracing::warn!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, received, seconds, first_byte, component, detail, left_out, "failed");
-        } else {
-            tracing::info!(target: "access", request_id, trace_id, %client, method, path, status, reason, bytes, received, seconds, first_byte, component, detail, left_out, "served");
-        }
-    }
-}
-
-impl Record {
-    /// Without an access log the cause of a failure, such as a trap's backtrace, would be nowhere.
-    fn log_cause(&self, reason: &'static str, detail: Option<&str>) {
-        if !reason.starts_with("guest_") && reason != "host_internal" {
-            return;
-        }
-        if let Pass::Yes { dropped_before } = self.access.causes.pass() {
-            let left_out = (dropped_before > 0).then_some(dropped_before);
-            tracing::warn!(request_id = &*self.request_id, reason, detail, left_out, "a request failed");
-        }
-    }
 }
 
 /// The span of a request. The query is left out, as from the log: it may hold a secret.
-fn server_span<B>(spans: &Spans, request: &Request<B>, peer: &Peer, given: Option<Place>) -> Span {
+fn server_span<B>(spans: &Spans, request: &Request<B>, peer: &Peer, given: Option<TraceParent>) -> Span {
     let method = method_name(request.method());
     let mut span = spans.server(method.unwrap_or("HTTP"), given, request.headers());
     if span.is_recording() {
@@ -331,24 +274,104 @@ fn server_span<B>(spans: &Spans, request: &Request<B>, peer: &Peer, given: Optio
     span
 }
 
-/// The client's id when it is sane (one value of at most 128 visible characters without quotes), else a new UUIDv7.
-fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let mut given = headers.get_all(REQUEST_ID).iter();
-    let sane = |id: &&str| {
-        (1..=REQUEST_ID_MAX).contains(&id.len())
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(&byte))
-    };
-    match (given.next().and_then(|id| id.to_str().ok()).filter(sane), given.next()) {
-        (Some(id), None) => Arc::from(id),
-        _ => Arc::from(new_id().hyphenated().encode_lower(&mut Uuid::encode_buffer()) as &str),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
 
-/// A UUIDv7. Its random part need not be a secret, so it comes without a system call.
-fn new_id() -> Uuid {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let random = fastrand::u128(..).to_ne_bytes();
-    let mut bytes = [0; 10];
-    bytes.copy_from_slice(&random[..10]);
-    uuid::Builder::from_unix_timestamp_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), &bytes).into_uuid()
+    use super::*;
+    use crate::config::AccessLogMode;
+    use crate::telemetry::metrics::ComponentInfo;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// A request that has begun, and where it will be counted.
+    fn record() -> (Record, Arc<Metrics>) {
+        let second = Duration::from_secs(1);
+        let limits = Limits {
+            deadline: DEADLINE,
+            write_timeout: WRITE_TIMEOUT,
+            max_in_flight: None,
+            max_connections: None,
+            header_timeout: second,
+            idle_timeout: second,
+            body_timeout: second,
+            max_header_size: 1,
+            max_headers: 1,
+            max_body: 1,
+            max_response_header_size: 1,
+            http2_max_streams: 1,
+        };
+        let component = ComponentInfo { digest: String::new(), name: String::new(), world: String::new() };
+        let metrics = Metrics::new(component);
+        let peer = Peer::new(([127, 0, 0, 1], 1).into(), Activity::new(false));
+        let access_log = AccessLog::new(AccessLogMode::Off, String::new());
+        (Record::new(peer, &Request::new(()), &limits, access_log, metrics.clone(), None), metrics)
+    }
+
+    fn outcomes(metrics: &Metrics) -> Vec<(u16, String, u64)> {
+        metrics.summary().outcomes
+    }
+
+    fn one(code: u16, reason: &str) -> Vec<(u16, String, u64)> {
+        vec![(code, reason.to_owned(), 1)]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_counted_once_with_how_it_ended() {
+        let (mut record, metrics) = record();
+        record.answered(StatusCode::CREATED);
+        record.sent(5);
+        record.finish(Ok(()));
+        assert!(outcomes(&metrics).is_empty(), "it is not over before it is dropped");
+        drop(record);
+        assert_eq!(outcomes(&metrics), one(201, "ok"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_is_499_before_the_head_and_keeps_its_status_after_it() {
+        let (record, metrics) = record();
+        drop(record);
+        assert_eq!(outcomes(&metrics), one(499, "client_gone"));
+        let (mut record, metrics) = self::record();
+        record.answered(StatusCode::OK);
+        record.sent(5);
+        drop(record);
+        assert_eq!(outcomes(&metrics), one(200, "client_gone"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_read_is_aborted_at_the_deadline_and_lifted_while_the_guest_is_waited_for() {
+        let (mut record, metrics) = record();
+        record.answered(StatusCode::OK);
+        record.sent(5);
+        let now = Instant::now();
+        assert!(!record.abort_time.is_due(now + DEADLINE - Duration::from_millis(1)));
+        assert!(record.abort_time.is_due(now + DEADLINE), "the deadline comes before --write-timeout");
+        record.waiting();
+        assert!(!record.abort_time.is_due(now + WRITE_TIMEOUT));
+        advance(DEADLINE).await;
+        drop(record);
+        assert_eq!(outcomes(&metrics), one(200, "guest_deadline"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_client_is_to_blame_for_what_it_did_not_read() {
+        let (mut record, metrics) = record();
+        record.answered(StatusCode::OK);
+        record.sent(5);
+        record.peer.activity.stalled();
+        drop(record);
+        assert_eq!(outcomes(&metrics), one(200, "client_stalled"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_is_not_counted() {
+        let (mut record, metrics) = record();
+        record.is_probe = true;
+        record.answered(StatusCode::OK);
+        record.finish(Ok(()));
+        drop(record);
+        assert!(outcomes(&metrics).is_empty());
+    }
 }

@@ -1,5 +1,8 @@
 //! The traffic listener: accepts connections, and closes them so that no request is lost.
 
+mod connection;
+mod protocol;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
-use crate::connection::Connection;
 use crate::request::Requests;
+use connection::Connection;
 
 /// Connections that the kernel completes for us before we accept them. Linux cuts it to `net.core.somaxconn` (4096).
 const BACKLOG: u32 = 4096;
@@ -22,7 +25,7 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Accepts connections on a listener until it is told to stop.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     requests: Arc<Requests>,
     limits: Limits,
     permits: Arc<Semaphore>,
@@ -32,7 +35,7 @@ pub struct Server {
 
 /// Ends a running [`Server`].
 #[derive(Debug, Clone)]
-pub struct ServerHandle {
+pub(crate) struct ServerHandle {
     connections: TaskTracker,
     closing: CancellationToken,
 }
@@ -41,7 +44,7 @@ pub struct ServerHandle {
 ///
 /// # Errors
 /// When the address is taken, not ours or not allowed.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?; // a restart must not wait for the old process's closed connections
     socket.bind(address)?;
@@ -50,7 +53,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 impl Server {
     /// A server with at most so many connections.
-    pub fn new(requests: Arc<Requests>, limits: Limits, connections: u32) -> (Self, ServerHandle) {
+    pub(crate) fn new(requests: Arc<Requests>, limits: Limits, connections: u32) -> (Self, ServerHandle) {
         let handle = ServerHandle { connections: TaskTracker::new(), closing: CancellationToken::new() };
         let permits = Arc::new(Semaphore::new(connections as usize));
         let (connections, closing) = (handle.connections.clone(), handle.closing.clone());
@@ -59,7 +62,7 @@ impl Server {
 
     /// Accepts until closing, then takes the connections that the kernel has already completed: their clients have sent
     /// their requests and would see a reset.
-    pub async fn run(self, listener: TcpListener) {
+    pub(crate) async fn run(self, listener: TcpListener) {
         loop {
             // The permit comes first: what cannot be served waits in the kernel's backlog.
             let accepted = async {
@@ -73,16 +76,16 @@ impl Server {
             };
             match accepted {
                 Ok((stream, client, permit)) => self.serve(stream, client, permit),
-                Err(error) => self.survive(&error).await,
+                Err(error) => back_off(&error).await,
             }
         }
-        if let Err(error) = self.take_backlog(listener) {
+        if let Err(error) = self.accept_backlog(listener) {
             tracing::warn!(%error, "could not take the last connections");
         }
         self.connections.close();
     }
 
-    fn take_backlog(&self, listener: TcpListener) -> io::Result<()> {
+    fn accept_backlog(&self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         while let Ok(permit) = self.permits.clone().try_acquire_owned() {
             match listener.accept() {
@@ -101,27 +104,27 @@ impl Server {
         let connection = Connection::new(client, self.requests.clone(), self.limits, self.closing.clone(), permit);
         self.connections.spawn(connection.serve(stream));
     }
-
-    /// accept() fails for a connection that is already gone (nothing to do), or because the process is out of something.
-    async fn survive(&self, error: &io::Error) {
-        match error.kind() {
-            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {}
-            _ => {
-                tracing::error!(%error, "cannot accept connections; trying again");
-                tokio::time::sleep(ACCEPT_BACK_OFF).await;
-            }
-        }
-    }
 }
 
 impl ServerHandle {
     /// Stops accepting, closes idle connections, and lets the others finish what is in flight.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closing.cancel();
     }
 
     /// Waits until every connection is closed.
-    pub async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         self.connections.wait().await;
+    }
+}
+
+/// accept() fails for a connection that is already gone (nothing to do), or because the process is out of something.
+async fn back_off(error: &io::Error) {
+    match error.kind() {
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {}
+        _ => {
+            tracing::error!(%error, "cannot accept connections; trying again");
+            tokio::time::sleep(ACCEPT_BACK_OFF).await;
+        }
     }
 }

@@ -1,22 +1,18 @@
-//! What a connection is doing: waiting, reading a head, or busy. The times that bound each are enforced where the
+//! What a connection is doing: idle, reading a head, or busy with requests. The times that bound each are enforced where the
 //! connection is driven; the requests and the socket report here.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
-/// Bytes of a head that are kept to look for conflicting lengths. A larger head is refused anyway.
-const HEARD_MAX: usize = 64 * 1024;
+/// Bytes of a head that are kept to look for conflicting lengths. A larger head is refused by the default limits anyway.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Shared by a connection, its socket and its requests.
 #[derive(Debug)]
-pub struct Activity {
+pub(crate) struct Activity {
     since: Instant,
     http2: bool,
     /// Requests whose response is not over.
@@ -27,12 +23,12 @@ pub struct Activity {
     head: AtomicBool,
     stalled: AtomicBool,
     /// The raw bytes of the head, for HTTP/1.1.
-    heard: Mutex<Vec<u8>>,
+    head_bytes: Mutex<Vec<u8>>,
 }
 
 impl Activity {
     /// A new connection, which waits for its first head.
-    pub fn new(http2: bool) -> Arc<Self> {
+    pub(crate) fn new(http2: bool) -> Arc<Self> {
         Arc::new(Self {
             since: Instant::now(),
             http2,
@@ -40,30 +36,30 @@ impl Activity {
             waiting: AtomicU64::new(0),
             head: AtomicBool::new(true),
             stalled: AtomicBool::new(false),
-            heard: Mutex::default(),
+            head_bytes: Mutex::default(),
         })
     }
 
     /// A request was read.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.active.fetch_add(1, Relaxed);
         self.head.store(false, Relaxed);
     }
 
     /// Its response is over. Its head is forgotten, so that it cannot vouch for the next one.
-    pub fn end(&self) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    pub(crate) fn end(&self) {
+        self.lock_head_bytes().clear();
         self.waiting.store(self.now(), Relaxed);
         self.active.fetch_sub(1, Relaxed);
     }
 
     /// Whether the client stopped reading, so that the connection was given up.
-    pub fn is_stalled(&self) -> bool {
+    pub(crate) fn is_stalled(&self) -> bool {
         self.stalled.load(Relaxed)
     }
 
     /// When the present wait is too long: for a head since its first byte, or for the next request.
-    pub fn deadline(&self, header_timeout: Duration, idle_timeout: Duration) -> Option<Instant> {
+    pub(crate) fn deadline(&self, header_timeout: Duration, idle_timeout: Duration) -> Option<Instant> {
         if self.active.load(Relaxed) > 0 {
             return None;
         }
@@ -71,166 +67,94 @@ impl Activity {
         Some(self.since + Duration::from_millis(self.waiting.load(Relaxed)) + allowed)
     }
 
-    /// What speaks against taking a chunked HTTP/1.1 request: a `Content-Length` as well, which hyper removes, since two
-    /// lengths are how requests are smuggled (RFC 9112, 6.1), or a head that was not seen as it came, because it was sent
-    /// before the answer to the one before, or is too large to be kept.
-    pub fn length_conflict(&self) -> Option<&'static str> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).to_ascii_lowercase();
-        let has_line = |name: &[u8]| heard.windows(name.len()).any(|window| window == name);
-        if heard.len() >= HEARD_MAX || !has_line(b"\ntransfer-encoding:") {
-            return Some("A chunked request must wait for the answer to the one before.");
-        }
-        has_line(b"\ncontent-length:").then_some("Transfer-Encoding and Content-Length exclude each other.")
+    /// The raw bytes of the HTTP/1.1 head that was read last, the first [`HEAD_BYTES_MAX`] of them. Nothing where the request
+    /// was sent before the answer to the one before.
+    pub(crate) fn head_bytes(&self) -> Vec<u8> {
+        self.lock_head_bytes().clone()
+    }
+
+    /// The client stopped reading: the connection is given up.
+    pub(crate) fn stalled(&self) {
+        self.stalled.store(true, Relaxed);
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn received(&self, bytes: &[u8]) {
+    /// The socket has read these bytes.
+    pub(crate) fn received(&self, bytes: &[u8]) {
         if bytes.is_empty() || self.http2 || self.active.load(Relaxed) > 0 {
             return;
         }
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut head = self.lock_head_bytes();
         if !self.head.swap(true, Relaxed) {
             self.waiting.store(self.now(), Relaxed);
         }
-        let room = HEARD_MAX.saturating_sub(heard.len());
-        heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let room = HEAD_BYTES_MAX.saturating_sub(head.len());
+        head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn lock_head_bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.head_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The socket of a connection. Reports what is received, and gives up a client that takes nothing for too long.
-#[derive(Debug)]
-pub struct Socket {
-    stream: TcpStream,
-    activity: Arc<Activity>,
-    write_timeout: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
-}
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
 
-impl Socket {
-    /// `write_timeout` is how long a client may take nothing of what is ready for it.
-    pub fn new(stream: TcpStream, activity: Arc<Activity>, write_timeout: Duration) -> Self {
-        Self { stream, activity, write_timeout, stalled: None }
+    use super::*;
+
+    const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+    fn left(activity: &Activity) -> Option<Duration> {
+        activity.deadline(HEADER_TIMEOUT, IDLE_TIMEOUT).map(|at| at - Instant::now())
     }
 
-    fn bounded<T>(&mut self, context: &mut Context<'_>, write: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
-        if write.is_ready() {
-            self.stalled = None;
-            return write;
-        }
-        let patience = self.write_timeout;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
-        if stalled.as_mut().poll(context).is_pending() {
-            return Poll::Pending;
-        }
-        self.activity.stalled.store(true, Relaxed);
-        Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the client reads nothing")))
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.activity.received(&buffer.filled()[before..]);
-        read
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.bounded(context, written)
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_has_the_time_of_a_head_and_a_busy_one_has_no_end() {
+        let activity = Activity::new(false);
+        assert_eq!(left(&activity), Some(HEADER_TIMEOUT));
+        advance(Duration::from_secs(4)).await;
+        assert_eq!(left(&activity), Some(Duration::from_secs(6)));
+        activity.begin();
+        activity.begin();
+        assert_eq!(left(&activity), None);
+        activity.end();
+        assert_eq!(left(&activity), None, "one of two requests is still there");
+        activity.end();
+        assert_eq!(left(&activity), Some(IDLE_TIMEOUT));
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.bounded(context, written)
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_from_its_first_byte() {
+        let activity = Activity::new(false);
+        activity.begin();
+        activity.end();
+        advance(Duration::from_secs(70)).await;
+        activity.received(b"GET / HT");
+        assert_eq!(left(&activity), Some(HEADER_TIMEOUT));
+        advance(Duration::from_secs(3)).await;
+        activity.received(b"TP/1.1\r\n");
+        assert_eq!(left(&activity), Some(HEADER_TIMEOUT - Duration::from_secs(3)), "a later byte buys no time");
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-tokio::task_local! {
-    /// Of the task that polls a response.
-    static CUT: Arc<Cut>;
-}
-
-/// When a response that its client does not read is cut. hyper asks a body for nothing while the client takes nothing,
-/// so no clock inside the body can end it: the task around it does.
-#[derive(Debug, Default)]
-pub struct Cut(Mutex<Option<Instant>>);
-
-impl Cut {
-    /// The cut of the task that runs now.
-    pub fn current() -> Arc<Self> {
-        CUT.try_with(Arc::clone).unwrap_or_default()
-    }
-
-    /// Sets the time, or with `None` lifts it.
-    pub fn set(&self, at: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
-    }
-
-    fn at(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the time is past.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.at().is_some_and(|at| at <= now)
-    }
-
-    /// Polls work whose responses this cut belongs to.
-    pub fn scope<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
-        CUT.sync_scope(self.clone(), poll)
-    }
-}
-
-/// A clock for a task that polls work: it looks at `due` whenever the task is polled, and wakes the task only if that
-/// time comes. Work that is finished before costs no timer.
-#[derive(Debug, Default)]
-pub struct Clock(Option<Pin<Box<Sleep>>>);
-
-impl Clock {
-    /// Ready when the time is past.
-    pub fn poll(&mut self, context: &mut Context<'_>, due: Option<Instant>) -> Poll<()> {
-        let Some(due) = due else { return Poll::Pending };
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if due < sleep.deadline() {
-            sleep.as_mut().reset(due);
-        }
-        while sleep.as_mut().poll(context).is_ready() {
-            if due <= Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(due); // it was set for an earlier time, which has moved
-        }
-        Poll::Pending
-    }
-
-    /// Ready when the cut is due.
-    pub fn poll_cut(&mut self, context: &mut Context<'_>, cut: &Cut) -> Poll<()> {
-        self.poll(context, cut.at())
+    #[tokio::test(start_paused = true)]
+    async fn the_bytes_of_a_head_are_kept_for_its_own_request_alone() {
+        let activity = Activity::new(false);
+        activity.received(b"GET / HTTP/1.1\r\n");
+        activity.received(b"\r\n");
+        activity.begin();
+        activity.received(b"GET /pipelined HTTP/1.1\r\n\r\n");
+        assert_eq!(activity.head_bytes(), b"GET / HTTP/1.1\r\n\r\n", "what is sent meanwhile is of another head");
+        activity.end();
+        assert!(activity.head_bytes().is_empty());
+        activity.received(&vec![b'a'; 2 * HEAD_BYTES_MAX]);
+        assert_eq!(activity.head_bytes().len(), HEAD_BYTES_MAX);
+        let http2 = Activity::new(true);
+        http2.received(b"frames");
+        assert!(http2.head_bytes().is_empty());
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use taffrail::internals::Loaded;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -267,10 +268,8 @@ async fn a_table_may_grow_so_far() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_guests_together_may_have_so_much_and_no_more() {
     let settings = TestHost::serving("hog").config().expect("a configuration").guest;
-    let mut guest = taffrail::guest::Guest::load(&settings, 8, u64::MAX).expect("a guest");
-    guest.probe().await.expect("one instance");
-    guest.set_memory(0);
-    let error = guest.probe().await.expect_err("no memory is left");
+    let one = Loaded::new(&settings, 8, 1 << 30).expect("a guest").probe().await.expect("one instance");
+    let error = Loaded::new(&settings, 8, one - 1).expect("a guest").probe().await.expect_err("a byte is missing");
     assert!(format!("{error:#}").contains("memory"), "{error:#}");
 }
 

@@ -56,7 +56,7 @@ async fn the_state_of_one_request_is_never_visible_to_the_next() {
 /// Each import by itself, in a component made for it: what the list says links, and nothing else does.
 #[tokio::test]
 async fn every_interface_that_the_host_lists_links() {
-    for (interface, versions) in taffrail::guest::OFFERED {
+    for (interface, versions) in taffrail::internals::OFFERED {
         if *interface == "wasi:http/types" {
             continue; // every component here imports it already
         }

@@ -17,7 +17,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use taffrail::config::{self, CommandLine, Config};
+use taffrail::cli::{self, CommandLine};
+use taffrail::config::Config;
 use taffrail::{Drained, Host};
 use tokio::net::TcpStream;
 
@@ -133,10 +134,10 @@ impl Setup {
         self
     }
 
-    pub fn config(&self) -> Result<Config, config::Faults> {
+    pub fn config(&self) -> Result<Config, cli::Faults> {
         let arguments = std::iter::once("taffrail").chain(self.arguments.iter().map(String::as_str));
         match CommandLine::try_parse_from(arguments).expect("flags that exist").command {
-            config::Command::Serve(flags) => flags.check(),
+            cli::Command::Serve(flags) => flags.check(),
             other => panic!("{other:?}"),
         }
     }

@@ -10,18 +10,20 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::precompiled;
-use crate::settings::STANDARD_STREAM;
+
+/// As the name of a file: standard input or output.
+pub(crate) const STANDARD_STREAM: &str = "-";
 
 /// Memory that the compiler takes for each byte of a component: measured were 39 for one of JavaScript (13 MB) and 24 for one
 /// of Python (21 MB).
-pub const COST: u64 = 40;
+pub(crate) const COST: u64 = 40;
 
 /// Compiles a component.
 ///
 /// # Errors
 /// What is wrong with the file.
 #[cfg(feature = "compiler")]
-pub fn compile(engine: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
+pub(crate) fn compile(engine: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
     check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
     Component::from_binary(engine, bytes).map_err(|error| too_large(file, error.into()))
 }
@@ -40,7 +42,12 @@ fn too_large(file: &Path, error: anyhow::Error) -> anyhow::Error {
 ///
 /// # Errors
 /// What is wrong with the file, or how the compiler ended.
-pub fn compile_apart(engine: &Engine, binary: Option<&Path>, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
+pub(crate) fn compile_apart(
+    engine: &Engine,
+    binary: Option<&Path>,
+    file: &Path,
+    bytes: &[u8],
+) -> anyhow::Result<Component> {
     let Some(binary) = binary.filter(|_| cfg!(feature = "compiler")) else { return compile(engine, file, bytes) };
     check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
     let Some(compiled) = another_process(binary, file, bytes)? else { return compile(engine, file, bytes) };
@@ -87,7 +94,7 @@ fn another_process(compiler: &Path, file: &Path, bytes: &[u8]) -> anyhow::Result
 }
 
 /// Code that this version of wasmtime has compiled.
-pub fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+pub(crate) fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     #[allow(
         unsafe_code,
         reason = "this binary has just compiled it, or the operator trusts the file by --allow-precompiled; the seal finds what is damaged"
@@ -102,7 +109,7 @@ pub fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
 /// # Errors
 /// Always.
 #[cfg(not(feature = "compiler"))]
-pub fn compile(_: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
+pub(crate) fn compile(_: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Component> {
     check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
     bail!(
         "{} must be compiled, and this build of the host has no compiler: run `taffrail compile` of a whole build, and \
@@ -114,7 +121,7 @@ pub fn compile(_: &Engine, file: &Path, bytes: &[u8]) -> anyhow::Result<Componen
 /// Whether a component imports or exports anything of WASI 0.3, itself or a component within it. What cannot be read is
 /// none: its compilation says what is wrong with it.
 #[cfg(feature = "compiler")]
-pub fn is_concurrent(bytes: &[u8]) -> bool {
+pub(crate) fn is_concurrent(bytes: &[u8]) -> bool {
     use wasmparser::Payload::{ComponentExportSection, ComponentImportSection};
     let is_0_3 = |name: &str| name.starts_with("wasi:") && name.contains("@0.3.");
     wasmparser::Parser::new(0).parse_all(bytes).map_while(Result::ok).any(|payload| match payload {
@@ -126,7 +133,7 @@ pub fn is_concurrent(bytes: &[u8]) -> bool {
 
 /// Only the compiler's build reads components.
 #[cfg(not(feature = "compiler"))]
-pub fn is_concurrent(_: &[u8]) -> bool {
+pub(crate) fn is_concurrent(_: &[u8]) -> bool {
     false
 }
 

@@ -14,26 +14,26 @@ const LENGTH: usize = 4;
 
 /// A file that `taffrail compile` wrote: machine code, and what it was made from.
 #[derive(Debug)]
-pub struct Precompiled {
+pub(crate) struct Precompiled {
     /// How long the code for Wasmtime is, in bytes; the file begins with it.
-    pub code: usize,
+    pub(crate) code: usize,
     /// SHA-256 of the component, in hex.
-    pub digest: String,
+    pub(crate) digest: String,
     /// Size of the component in bytes.
-    pub size: usize,
+    pub(crate) size: usize,
     /// The version of Taffrail that made it.
-    pub made_by: String,
+    pub(crate) made_by: String,
     /// Whether the code is for an engine of WASI 0.3.
-    pub concurrent: bool,
+    pub(crate) concurrent: bool,
 }
 
 /// The hex digits of a SHA-256.
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Puts machine code and its origin together: code, facts as JSON, their length, a hash of all that, the mark.
-pub fn seal(code: &[u8], component: &[u8], concurrent: bool) -> Vec<u8> {
+pub(crate) fn seal(code: &[u8], component: &[u8], concurrent: bool) -> Vec<u8> {
     let facts = json!({
         "digest": digest(component),
         "size": component.len(),
@@ -50,7 +50,7 @@ pub fn seal(code: &[u8], component: &[u8], concurrent: bool) -> Vec<u8> {
 }
 
 /// Whether a file says that `taffrail compile` wrote it.
-pub fn is_sealed(file: &[u8]) -> bool {
+pub(crate) fn is_sealed(file: &[u8]) -> bool {
     file.ends_with(MARK)
 }
 
@@ -58,7 +58,7 @@ pub fn is_sealed(file: &[u8]) -> bool {
 ///
 /// # Errors
 /// When it is damaged.
-pub fn open(file: &[u8]) -> anyhow::Result<Precompiled> {
+pub(crate) fn open(file: &[u8]) -> anyhow::Result<Precompiled> {
     let damaged = "it is damaged; copy it again, or make it anew with `taffrail compile`";
     let rest = file.strip_suffix(MARK).context(damaged)?;
     let (rest, hash) = rest.split_last_chunk::<HASH>().context(damaged)?;

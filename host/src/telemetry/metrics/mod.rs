@@ -4,9 +4,11 @@
 //! bounded by the number of reasons and of statuses.
 
 mod process;
+mod summary;
+mod text;
 
 use std::collections::VecDeque;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +23,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use process::Process;
+use summary::summarize;
+
+pub(crate) use summary::Summary;
 
 /// From half a millisecond (a small guest answers in less) to the default deadline, each about twice the one before, so
 /// that a quantile is never off by more than half.
@@ -37,13 +42,13 @@ const MEMORY_BYTES: [f64; 8] =
 const LAST_FAILURES: usize = 20;
 
 /// The content type of [`Metrics::open_metrics`].
-pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The content type of [`Metrics::prometheus_text`].
-pub const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics of the process. Counting is lock-free or nearly so.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Outcome, Counter>,
     duration: Histogram,
@@ -59,48 +64,33 @@ pub struct Metrics {
     spans_ended: Counter,
     spans_exported: Family<ExportOutcome, Counter>,
     total: AtomicU64,
-    failures: Mutex<VecDeque<Failure>>,
+    failures: Mutex<VecDeque<LastFailure>>,
 }
 
 /// A request that failed, for people.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub(crate) struct LastFailure {
     /// When it ended.
-    pub at: Instant,
+    pub(crate) at: Instant,
     /// Whose fault, and which.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Its method, which the client chose.
-    pub method: Method,
+    pub(crate) method: Method,
     /// Its path, which the client chose.
-    pub path: String,
+    pub(crate) path: String,
     /// Its id.
-    pub request_id: Arc<str>,
-}
-
-/// The figures of the status page.
-#[derive(Debug, Default)]
-pub struct Summary {
-    /// Requests by status and reason, most first.
-    pub outcomes: Vec<(u16, String, u64)>,
-    /// Half of the requests took no longer, in seconds, as far as the buckets tell.
-    pub median: Option<f64>,
-    /// 99 of 100 took no longer.
-    pub p99: Option<f64>,
-    /// Requests with the component.
-    pub in_flight: i64,
-    /// How many may be.
-    pub limit: i64,
+    pub(crate) request_id: Arc<str>,
 }
 
 /// What is known of the component, for the labels.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ComponentInfo {
+pub(crate) struct ComponentInfo {
     /// SHA-256 in hex.
-    pub digest: String,
+    pub(crate) digest: String,
     /// The file's name without its extension.
-    pub name: String,
+    pub(crate) name: String,
     /// The world that it is served as.
-    pub world: String,
+    pub(crate) world: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -111,7 +101,7 @@ struct Outcome {
 
 /// Why an instance that is reused has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retired {
+pub(crate) enum Retired {
     /// It has answered as many requests as it may.
     Requests,
     /// It has grown too large, or another needed its memory.
@@ -144,7 +134,7 @@ struct BuildInfo {
 
 impl Metrics {
     /// Metrics of a host that serves this component.
-    pub fn new(component: ComponentInfo) -> Arc<Self> {
+    pub(crate) fn new(component: ComponentInfo) -> Arc<Self> {
         let mut root = Registry::default();
         root.register_collector(Box::new(Process));
         let all = root.sub_registry_with_prefix("taffrail");
@@ -204,60 +194,60 @@ impl Metrics {
     }
 
     /// A request is over, its last byte sent or not.
-    pub fn request_ended(&self, code: u16, reason: &'static str, whole: Duration) {
+    pub(crate) fn request_ended(&self, code: u16, reason: &'static str, whole: Duration) {
         self.total.fetch_add(1, Relaxed);
         self.requests.get_or_create(&Outcome { code, reason }).inc();
         self.duration.observe(whole.as_secs_f64());
     }
 
     /// The head of a response is ready.
-    pub fn first_byte(&self, after: Duration) {
+    pub(crate) fn first_byte(&self, after: Duration) {
         self.first_byte.observe(after.as_secs_f64());
     }
 
     /// A request was refused because too many are in flight.
-    pub fn shed(&self) {
+    pub(crate) fn shed(&self) {
         self.shed.inc();
     }
 
     /// A connection was accepted. It counts as open until the guard is dropped.
-    pub fn connection_opened(self: &Arc<Self>) -> Open {
+    pub(crate) fn connection_opened(self: &Arc<Self>) -> OpenConnection {
         self.connections.inc();
-        Open(self.clone())
+        OpenConnection(self.clone())
     }
 
     /// How many requests may be in flight.
-    pub fn set_limit(&self, limit: u32) {
+    pub(crate) fn set_limit(&self, limit: u32) {
         self.in_flight.limit.set(i64::from(limit));
     }
 
     /// A request is with the guest. It counts until [`Metrics::left`].
-    pub fn entered(&self) {
+    pub(crate) fn entered(&self) {
         self.in_flight.now.inc();
     }
 
     /// Its guest and its response have ended.
-    pub fn left(&self) {
+    pub(crate) fn left(&self) {
         self.in_flight.now.dec();
     }
 
     /// An instance was made.
-    pub fn instantiated(&self, took: Duration) {
+    pub(crate) fn instantiated(&self, took: Duration) {
         self.instantiate.observe(took.as_secs_f64());
     }
 
     /// A guest ended: how long it had a thread.
-    pub fn guest_busy(&self, time: Duration) {
+    pub(crate) fn guest_busy(&self, time: Duration) {
         self.guest_busy.inc_by(time.as_secs_f64());
     }
 
     /// An instance ended: the memory that it had then, in bytes.
-    pub fn guest_memory(&self, bytes: usize) {
+    pub(crate) fn guest_memory(&self, bytes: usize) {
         self.guest_memory.observe(bytes as f64);
     }
 
     /// An instance that is reused has ended.
-    pub fn instance_retired(&self, why: Retired) {
+    pub(crate) fn instance_retired(&self, why: Retired) {
         let reason = match why {
             Retired::Requests => "requests",
             Retired::Memory => "memory",
@@ -268,23 +258,23 @@ impl Metrics {
     }
 
     /// The component asked for something outside.
-    pub fn outbound(&self, reason: &'static str) {
+    pub(crate) fn outbound(&self, reason: &'static str) {
         self.outbound.get_or_create(&OutboundOutcome { reason }).inc();
     }
 
     /// A sampled span ended.
-    pub fn span_ended(&self) {
+    pub(crate) fn span_ended(&self) {
         self.spans_ended.inc();
     }
 
     /// Spans were sent to a collector.
-    pub fn spans_exported(&self, spans: usize, taken: bool) {
+    pub(crate) fn spans_exported(&self, spans: usize, taken: bool) {
         let result = if taken { "ok" } else { "failed" };
         self.spans_exported.get_or_create(&ExportOutcome { result }).inc_by(spans as u64);
     }
 
     /// Keeps a failure for the status page, in the place of the oldest one.
-    pub fn failed(&self, failure: Failure) {
+    pub(crate) fn failed(&self, failure: LastFailure) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() == LAST_FAILURES {
             failures.pop_front();
@@ -293,45 +283,22 @@ impl Metrics {
     }
 
     /// The last failures, oldest first.
-    pub fn last_failures(&self) -> Vec<Failure> {
+    pub(crate) fn last_failures(&self) -> Vec<LastFailure> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Requests that have ended.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.total.load(Relaxed)
     }
 
-    /// The figures of the status page, read from what a scraper would get: the two cannot differ.
-    pub fn summary(&self) -> Summary {
-        let text = self.open_metrics();
-        let label = |labels: &str, name: &str| {
-            let value = labels.split_once(&format!("{name}=\""))?.1;
-            Some(value.split('"').next().unwrap_or_default().to_owned())
-        };
-        let mut summary =
-            Summary { in_flight: self.in_flight.now.get(), limit: self.in_flight.limit.get(), ..Summary::default() };
-        let mut buckets = Vec::new();
-        for line in text.lines() {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            if let Some(labels) = series.strip_prefix("taffrail_http_requests_total{") {
-                let code = label(labels, "code").and_then(|code| code.parse().ok());
-                if let (Some(code), Some(reason), Ok(count)) = (code, label(labels, "reason"), value.parse()) {
-                    summary.outcomes.push((code, reason, count));
-                }
-            } else if let Some(labels) = series.strip_prefix("taffrail_http_request_duration_seconds_bucket{") {
-                let bound = label(labels, "le").map(|bound| bound.parse().unwrap_or(f64::INFINITY));
-                buckets.extend(bound.zip(value.parse::<f64>().ok()));
-            }
-        }
-        summary.outcomes.sort_by_key(|(.., count)| std::cmp::Reverse(*count));
-        summary.median = quantile(&buckets, 0.5);
-        summary.p99 = quantile(&buckets, 0.99);
-        summary
+    /// The figures of the status page.
+    pub(crate) fn summary(&self) -> Summary {
+        summarize(&self.open_metrics(), self.in_flight.now.get(), self.in_flight.limit.get())
     }
 
     /// All of it as OpenMetrics 1.0.
-    pub fn open_metrics(&self) -> String {
+    pub(crate) fn open_metrics(&self) -> String {
         let mut text = String::new();
         if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
             text.clear(); // writing into a String does not fail
@@ -339,42 +306,10 @@ impl Metrics {
         text
     }
 
-    /// All of it as Prometheus text 0.0.4, which names a counter with its `_total`.
-    pub fn prometheus_text(&self) -> String {
-        let open = self.open_metrics();
-        let mut counters = Vec::new();
-        for line in open.lines() {
-            counters.extend(line.strip_prefix("# TYPE ").and_then(|line| line.strip_suffix(" counter")));
-        }
-        let mut text = String::with_capacity(open.len());
-        for line in open.lines() {
-            let mut words = line.splitn(4, ' ');
-            match (words.next(), words.next(), words.next(), words.next()) {
-                (Some("#"), Some("EOF" | "UNIT"), ..) => continue,
-                (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(&name) => {
-                    let _ = writeln!(text, "# {kind} {name}_total {rest}");
-                }
-                _ => {
-                    let _ = writeln!(text, "{line}");
-                }
-            }
-        }
-        text
+    /// All of it as Prometheus text 0.0.4.
+    pub(crate) fn prometheus_text(&self) -> String {
+        text::from_open_metrics(&self.open_metrics())
     }
-}
-
-/// As Prometheus' `histogram_quantile`: linear within a bucket; beyond the last bound, that bound.
-fn quantile(buckets: &[(f64, f64)], share: f64) -> Option<f64> {
-    let rank = buckets.last()?.1 * share;
-    let (mut below, mut before) = (0.0, 0.0);
-    for (bound, count) in buckets {
-        if *count >= rank && *count > 0.0 {
-            let within = (rank - before) / (count - before).max(1.0);
-            return Some(if bound.is_finite() { below + (bound - below) * within } else { below });
-        }
-        (below, before) = (*bound, *count);
-    }
-    None
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -384,9 +319,9 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, 
 
 /// An open connection.
 #[derive(Debug)]
-pub struct Open(Arc<Metrics>);
+pub(crate) struct OpenConnection(Arc<Metrics>);
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.connections.dec();
     }
@@ -415,20 +350,4 @@ where
 {
     let gauge = ConstGauge::new(value);
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_prometheus_own() {
-        assert_eq!(quantile(&[], 0.5), None);
-        assert_eq!(quantile(&[(1.0, 0.0), (f64::INFINITY, 0.0)], 0.5), None);
-        let buckets = [(1.0, 50.0), (2.0, 90.0), (4.0, 100.0), (f64::INFINITY, 100.0)];
-        assert_eq!(quantile(&buckets, 0.5), Some(1.0));
-        assert_eq!(quantile(&buckets, 0.7), Some(1.5));
-        assert_eq!(quantile(&buckets, 0.99), Some(3.8));
-        assert_eq!(quantile(&[(1.0, 0.0), (f64::INFINITY, 10.0)], 0.5), Some(1.0));
-    }
 }

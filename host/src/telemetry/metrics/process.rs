@@ -10,7 +10,7 @@ use super::gauge;
 
 /// The standard metrics of a process, from `/proc`.
 #[derive(Debug)]
-pub struct Process;
+pub(crate) struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {

@@ -1,0 +1,9 @@
+//! From a component file to a component that can be instantiated.
+
+mod compiler;
+mod imports;
+mod precompiled;
+mod source;
+
+pub(crate) use compiler::STANDARD_STREAM;
+pub(crate) use source::{Revision, Source, precompile};

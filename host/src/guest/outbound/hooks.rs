@@ -1,0 +1,104 @@
+//! The outbound calls of one guest, as wasmtime-wasi-http asks for them.
+
+use std::sync::Arc;
+
+use hyper::Request;
+use hyper::header::HeaderName;
+use tokio::sync::Semaphore;
+use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, RequestOptions, Result, WasiBody, WasiHttpHooks};
+
+use super::call::{Exchange, OutboundCall, Permits, send};
+use super::client::OutboundClient;
+use super::refusal::Refusal;
+use crate::http::request_body::BodyReport;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::GuestTrace;
+
+/// What a guest may hand over in one write, in bytes; two of these are kept ahead of the client. Wasmtime would take 1 MiB.
+const WRITE_MAX: usize = 64 * 1024;
+
+/// The outbound calls of one guest.
+pub(crate) struct OutboundHooks {
+    client: Option<Arc<OutboundClient>>,
+    metrics: Arc<Metrics>,
+    trace: GuestTrace,
+    report: BodyReport,
+    slots: Option<Arc<Semaphore>>,
+}
+
+impl OutboundHooks {
+    /// Of a guest that has called nobody yet. Without a client everything is refused.
+    pub(crate) fn new(
+        client: Option<Arc<OutboundClient>>,
+        metrics: Arc<Metrics>,
+        trace: GuestTrace,
+        report: BodyReport,
+    ) -> Self {
+        Self { client, metrics, trace, report, slots: None }
+    }
+
+    /// The guest now runs for another request.
+    pub(crate) fn hand_over(&mut self, trace: GuestTrace, report: BodyReport) {
+        self.trace = trace;
+        self.report = report;
+        self.slots = None;
+    }
+
+    /// The request with what it needs to go out, or why it may not.
+    fn admit(&mut self, request: &Request<WasiBody>) -> std::result::Result<(Arc<OutboundClient>, Permits), Refusal> {
+        let Some(client) = self.client.clone().filter(|client| client.allows(request.uri())) else {
+            return Err(Refusal::NotAllowed);
+        };
+        let limit = client.limits.max_per_request as usize;
+        let own = self.slots.get_or_insert_with(|| Arc::new(Semaphore::new(limit))).clone().try_acquire_owned();
+        let all = client.slots.clone().try_acquire_owned();
+        match (own, all) {
+            (Ok(own), Ok(all)) => Ok((client, (own, all))),
+            _ => Err(Refusal::TooMany),
+        }
+    }
+}
+
+impl WasiHttpHooks for OutboundHooks {
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name) // the default does the same behind an allocation for every header
+    }
+
+    // The client writes `Host` for HTTP/1.1, and HTTP/2 has none.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        WRITE_MAX
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        WRITE_MAX
+    }
+
+    fn send_request(
+        &mut self,
+        mut request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<()>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Exchange>> + Send> {
+        let (client, permits) = match self.admit(&request) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                self.metrics.outbound(refusal.reason());
+                let uri = request.uri();
+                match &self.client {
+                    Some(client) => client.warn(refusal.reason(), uri, refusal.advice()),
+                    None => tracing::info!(host = uri.host(), "outbound request: {}", Refusal::NotAllowed.advice()),
+                }
+                return Box::new(async move { Err(refusal.into()) });
+            }
+        };
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let span = self.trace.propagate_outbound(&method, &uri, request.headers_mut());
+        let (metrics, report) = (self.metrics.clone(), self.report.clone());
+        let call = OutboundCall::new(span, metrics, report, permits);
+        Box::new(send(client, request, options.unwrap_or_default(), call))
+    }
+}

@@ -1,0 +1,28 @@
+//! A request that counts against `--max-in-flight`: slot, gauge and drain stay in step, since one guard holds them.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::telemetry::metrics::Metrics;
+
+/// One request that counts against the limit. It lives until both the guest and the response have ended.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    _slot: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl InFlight {
+    /// `slot` is its share of the limit.
+    pub(crate) fn new(slot: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics.entered();
+        Arc::new(Self { _slot: slot, metrics })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.left();
+    }
+}

@@ -1,0 +1,5 @@
+//! What lies under HTTP: the socket, what its connection is doing, and the times that bound a client that stalls.
+
+pub(crate) mod activity;
+pub(crate) mod deadline;
+pub(crate) mod socket;
