@@ -142,7 +142,7 @@ failures! {
     GuestNoResponse => Guest, BAD_GATEWAY, "guest_no_response", "The application gave no response.";
     /// The guest answered with an error code of `wasi:http`.
     #[error("the guest answered with an error: {0}")]
-    GuestError(String) => Guest, BAD_GATEWAY, "guest_error", "The application answered with an error.";
+    GuestErrorCode(String) => Guest, BAD_GATEWAY, "guest_error", "The application answered with an error.";
     /// The guest's response cannot be sent. The text says why.
     #[error("the guest's response cannot be sent: {0}")]
     GuestBadResponse(&'static str) => Guest, BAD_GATEWAY, "guest_bad_response", "The application gave a response that cannot be sent.";

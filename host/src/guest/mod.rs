@@ -250,7 +250,7 @@ impl Guest {
             }
             Err(code) => {
                 run.body_taken();
-                Err(Error::GuestError(code))
+                Err(Error::GuestErrorCode(code))
             }
         }
     }
