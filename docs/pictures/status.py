@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import tempfile
+import textwrap
 import threading
 import time
 import urllib.error
@@ -50,6 +51,9 @@ class Page(html.parser.HTMLParser):
         elif tag == "i":
             self.cards[-1]["share"] = float(re.search(r"width:([\d.]+)%", given["style"])[1])
 
+    def handle_startendtag(self, tag, given):
+        self.handle_starttag(tag, given)
+
     def handle_endtag(self, tag):
         while self.stack and self.stack.pop()[0] != tag:
             pass
@@ -71,6 +75,8 @@ class Page(html.parser.HTMLParser):
             self.sections[-1]["title"] += data
         elif "table" in tags:
             self.sections[-1]["rows"][-1][-1]["text"] += data
+            if tags[-1] == "code":
+                self.sections[-1]["rows"][-1][-1]["code"] = True
         else:
             self.sections[-1]["text"] += data
 
@@ -81,7 +87,7 @@ def drawn(page):
     good, ink, dim, line = (colour[name] for name in ("good", "ink", "dim", "line"))
     shapes = [rectangle(0, 0, WIDTH, "100%", fill=colour["paper"], rx=8),
               text(MARGIN, 44, page.name, font_size=24, font_weight=700, fill=ink)]
-    x = MARGIN + 13.5 * len(page.name) + 14
+    x = MARGIN + 17.6 * len(page.name) + 12
     wide = 8 * len(page.phase) + 24
     shapes += [rectangle(x, 26, wide, 23, rx=11.5, fill=good if page.phase == "ready" else colour["guest"]),
                text(x + wide / 2, 42, page.phase, font_weight=600, fill="#ffffff", text_anchor="middle"),
@@ -91,7 +97,8 @@ def drawn(page):
         x = MARGIN + place * (width + GAP)
         shapes += [rectangle(f"{x:.1f}", y, f"{width:.1f}", 94, rx=10, fill=colour["card"], stroke=line),
                    text(f"{x + 14:.1f}", y + 36, card["value"], font_size=25, font_weight=700, fill=ink),
-                   text(f"{x + 14:.1f}", y + 58, card["label"], font_size=11.5, fill=dim)]
+                   *(text(f"{x + 14:.1f}", y + 58 + 18 * at, part, fill=dim)
+                     for at, part in enumerate(textwrap.wrap(card["label"], 19)))]
         if "share" in card:
             shapes += [rectangle(f"{x + 14:.1f}", y + 70, f"{width - 28:.1f}", 6, rx=3, fill=line),
                        rectangle(f"{x + 14:.1f}", y + 70, f"{(width - 28) * card['share'] / 100:.1f}", 6, rx=3, fill=colour["accent"])]
@@ -115,6 +122,8 @@ def drawn(page):
             x = MARGIN + 16
             for place, cell in enumerate(row):
                 look = {"fill": colour.get(cell["class"], good if cell["class"] == "ok" else ink), "font_size": 14}
+                if "code" in cell:
+                    look = {"fill": dim, "font_size": 13, "font_family": MONO}
                 if cell["tag"] == "th":
                     look = {"fill": dim, "font_size": 13}
                 if cell["class"] == "n":
@@ -131,13 +140,14 @@ def drawn(page):
 
 
 def parts(picture):
-    """What has to stay the same from one run to another: everything but numbers, ids, the curve, and the order that they give."""
-    picture = re.sub(r'<path d="[^"]*"', '<path d=""', picture)
-    picture = re.sub(r"menace(03)?\.wasm", "NAME", picture)
-    picture = re.sub(r"wasi:http/\w+", "WORLD", picture)
-    picture = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|sha256:[0-9a-f]+", "ID", picture)
-    kept = re.sub(r"\b(ms|s|min)\b", "TIME", re.sub(r'(?<=")[\d.-]+(?=")|[\d.–]+', "#", picture))
-    return sorted(set(re.sub(r"#( TIME)?", "#", part) for part in kept.splitlines()))
+    """What has to stay the same from one run to another: the words with their colours. Numbers, ids and the curve do not."""
+    found = set()
+    for colour, words in re.findall(r'<text[^>]* fill="([^"]*)"[^>]*>([^<]*)</text>', picture):
+        words = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|sha256:[0-9a-f]+", "ID", words)
+        words = re.sub(r"^menace(03)?\.wasm$", "NAME", re.sub(r"wasi:http/\w+", "WORLD", words))
+        found.add(f"{colour} " + re.sub(r"(\d[\d.]*|–)( (ms|s|min)\b)?", "#", words))
+    found.update(re.findall(r'(?:fill|stroke)="#\w+"', picture))
+    return sorted(found)
 
 
 def ask(address, path):
