@@ -10,7 +10,7 @@ LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
 .PHONY: help setup build component host host-precompiled host-pgo run test foreign chart-test soak fuzz slow-clients bench \
-	bench-components bench-inner bench-guard docs docs-check image image-test push lint lint-workflows security coverage release-dry-run fmt clean
+	bench-components bench-inner bench-guard image image-test push lint lint-workflows security coverage release-dry-run fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,7 @@ FLOOR ?= 0.25
 bench-guard: $(if $(TAFFRAIL),,host) component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR (TAFFRAIL=another binary)
 	cargo run --locked --release --package bench -- --guard --floor $(FLOOR) $(if $(TAFFRAIL),--taffrail $(TAFFRAIL))
 
+.PHONY: docs docs-check
 docs: setup ## Write what the documents have from the code anew: flags, metrics, code, pictures (two minutes of traffic for one)
 	docs/pictures/draw
 	TAFFRAIL_UPDATE_DOCS=1 cargo test --locked --package taffrail --test suite -- docs::
