@@ -97,6 +97,14 @@ FLOOR ?= 0.25
 bench-guard: $(if $(TAFFRAIL),,host) component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR (TAFFRAIL=another binary)
 	cargo run --locked --release --package bench -- --guard --floor $(FLOOR) $(if $(TAFFRAIL),--taffrail $(TAFFRAIL))
 
+.PHONY: docs docs-check
+docs: setup ## Write what the documents have from the code anew: flags, metrics, code, pictures (two minutes of traffic for one)
+	docs/pictures/draw
+	TAFFRAIL_UPDATE_DOCS=1 cargo test --locked --package taffrail --test suite -- docs::
+
+docs-check: ## Check the links of all documents, the length of the README, and its pictures
+	.ci/docs
+
 IMAGE ?= localhost/taffrail
 TAG ?= dev
 export IMAGE TAG

@@ -1,4 +1,4 @@
-"""The operators' pages, README.md and the chart's: every command is run as it stands, in a copy of helm/, page by page.
+"""The operators' pages, docs/kubernetes.md and the chart's README: every command is run as it stands, in a copy of helm/, page by page.
 
 What a block marks with `# needs a cluster` meets a stand-in: kubectl an API server that keeps objects and runs nothing, helm its own
 memory, and of the plugin of Argo Rollouts only its command lines are there. Every other block has to do without.
@@ -23,7 +23,8 @@ from stand_in import StandIn
 TESTS = pathlib.Path(__file__).resolve().parent
 MARK = "# needs a cluster"
 PRODUCTION = "helm/environments/production.yaml"
-# What README.md has to explain, and the command that this takes.
+KUBERNETES = "docs/kubernetes.md"
+# What the page of Kubernetes has to explain, and the command that this takes.
 OPERATIONS = {
     "Install": "helm install", "Upgrade": "helm upgrade", "Watch": "kubectl argo rollouts get rollout .*--watch",
     "Abort": "kubectl argo rollouts abort", "Roll back": "helm rollback", "Rotate the token": "helm upgrade .*auth.existingSecret="}
@@ -56,9 +57,13 @@ BROKEN = {
 
 
 def pages(root):
-    whole = (root / "README.md").read_text()
-    yield "README.md", re.search(r"^## For operators$.*?(?=^## )", whole, re.MULTILINE | re.DOTALL)[0]
-    yield "helm/hello/README.md", (root / "helm/hello/README.md").read_text()
+    for name in (KUBERNETES, "helm/hello/README.md"):
+        yield name, (root / name).read_text()
+
+
+def mentioning(root):
+    """Every page of the documents, in one text."""
+    return "\n".join(page.read_text() for page in [root / "README.md", *sorted((root / "docs").rglob("*.md"))])
 
 
 def blocks(text):
@@ -72,7 +77,7 @@ def prose(text):
 
 def missing_operations(text):
     for heading, command in OPERATIONS.items():
-        section = re.search(rf"^#### {heading}$(.*?)(?=^###|\Z)", text + "\n", re.MULTILINE | re.DOTALL)
+        section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text + "\n", re.MULTILINE | re.DOTALL)
         scripts = [script for language, script in blocks(section[1]) if language == "sh"] if section else []
         if not any(re.search(f"^{command}", script, re.MULTILINE) for script in scripts):
             yield f"{heading}: {command}"
@@ -173,7 +178,7 @@ def check_page(report, name, text, place, cluster, template):
 
 
 def check_rotation(report, secrets, folder):
-    """The Secrets that README.md makes, each given to a real host."""
+    """The Secrets that the page of Kubernetes makes, each given to a real host."""
     row = "operators' pages: the tokens of each Secret, at a real host"
     binary, hello = (os.environ.get(f"TAFFRAIL_{name}", "") for name in ("BINARY", "COMPONENT"))
     if not (os.path.isfile(binary) and os.path.isfile(hello)):
@@ -194,9 +199,10 @@ def check_rotation(report, secrets, folder):
 
 
 def check_mentions(report, text, root):
-    """Flags of the host and targets of make that README.md names."""
+    """Flags of the host and targets of make that the documents name."""
     row = "operators' pages: flags and targets exist"
-    targets = set(re.findall(r"`make ([a-z-]+)", prose(text)))
+    scripts = "\n".join(script for language, script in blocks(text) if language == "sh")
+    targets = set(re.findall(r"`make ([a-z-]+)", prose(text))) | set(re.findall(r"^make ([a-z-]+)", scripts, re.MULTILINE))
     there = set(re.findall(r"^([a-z-]+):.*## ", (root / "Makefile").read_text(), re.MULTILINE))
     report.check(row, "make", ", ".join(sorted(targets - there)) or None if targets else "none is named")
     binary = os.environ.get("TAFFRAIL_BINARY", "")
@@ -210,10 +216,12 @@ def check_mentions(report, text, root):
 
     named = set(re.findall(r"`(--[a-z0-9-]+)", prose(text)))
     report.check(row, "taffrail serve", ", ".join(sorted(named - (flags("serve") or set()))) or None if named else "none is named")
-    for span in sorted(set(re.findall(r"`taffrail ([^`\n]+)`", prose(text)))):
+    spans = set(re.findall(r"`taffrail ([^`\n]+)`", prose(text))) | set(re.findall(r"release/taffrail ([^#\n]+)", scripts))
+    for span in sorted(spans):
         command, *given = span.split()
         there = flags(command)
-        report.check(row, f"taffrail {span}", "is no command" if there is None else ", ".join(sorted(set(given) - there)))
+        given = {flag for flag in given if flag.startswith("--")}
+        report.check(row, f"taffrail {span}", "is no command" if there is None else ", ".join(sorted(given - there)))
 
 
 def check_itself(report, place, text):
@@ -221,7 +229,7 @@ def check_itself(report, place, text):
     for what, script in BROKEN.items():
         report.check(row, what, None if place.fault(script) else f"lets pass\n{script}")
     for heading in OPERATIONS:
-        spoiled = text.replace(f"#### {heading}\n", "#### Else\n")
+        spoiled = text.replace(f"## {heading}\n", "## Else\n")
         report.check(row, f"no {heading}", None if list(missing_operations(spoiled)) else "nobody notices")
     for what, hidden in {"command in a sentence": "`helm rollback hello`", "block of no language": "```\nhelm rollback hello\n```"}.items():
         report.check(row, what, None if list(hidden_commands(f"{text}\n{hidden}\n")) else "nobody notices")
@@ -240,9 +248,9 @@ def check(report, documents, template, helm, tools, root):
         with StandIn(documents, "hello") as cluster:
             place.connect(cluster)
             secrets = check_page(report, name, text, place, cluster, template)
-            if name == "README.md":
+            if name == KUBERNETES:
                 report.check("operators' pages: what they have to explain", name, "; ".join(missing_operations(text)))
                 check_itself(report, place, text)
-        if name == "README.md":
-            check_mentions(report, text, root)
+        if name == KUBERNETES:
+            check_mentions(report, mentioning(root), root)
             check_rotation(report, secrets, place.folder)

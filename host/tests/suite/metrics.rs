@@ -149,7 +149,7 @@ async fn promtool_has_nothing_to_object_to() {
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
 
-/// A real Prometheus scrapes the real binary; the queries of the README must say what the test's own client counted.
+/// A real Prometheus scrapes the real binary; the queries of the page of metrics must say what the test's own client counted.
 #[test]
 fn a_real_prometheus_answers_the_readmes_queries_with_what_the_client_counted() {
     let Some(mut prometheus) = tool("prometheus") else { return };
@@ -213,22 +213,20 @@ fn a_real_prometheus_answers_the_readmes_queries_with_what_the_client_counted() 
             while query(seen).await != Some(3.0 + f64::from(round) * 20.0) {}
         }
         assert_eq!((good, bad, theirs), (60.0, 30.0, 10.0), "what the client counted");
-        let readme = include_str!("../../../README.md");
+        let page = include_str!("../../../docs/operators/metrics.md");
         for (question, expected, within) in [
             ("guest's share of failures", bad / (good + bad + theirs), 0.05),
             ("client's share", theirs / (good + bad + theirs), 0.05),
             ("host's share of failures", 0.0, 0.0),
             ("saturation", 0.0, 0.0),
         ] {
-            let row =
-                readme.lines().find(|line| line.contains(&format!("| {question} |"))).expect("a row of the README");
+            let row = page.lines().find(|line| line.contains(&format!("| {question} |"))).expect("a row of the page");
             let promql = row.split('`').nth(1).expect("a query").replace("5m", "1m");
             let value = query(&promql).await.unwrap_or_else(|| panic!("{question}: {promql} has no value"));
             assert!((value - expected).abs() <= within, "{question}: {value}, expected {expected}: {promql}");
         }
         for question in ["requests a second", "p99 latency"] {
-            let row =
-                readme.lines().find(|line| line.contains(&format!("| {question} |"))).expect("a row of the README");
+            let row = page.lines().find(|line| line.contains(&format!("| {question} |"))).expect("a row of the page");
             let promql = row.split('`').nth(1).expect("a query").replace("5m", "1m");
             let value = query(&promql).await.unwrap_or_else(|| panic!("{question}: {promql} has no value"));
             assert!(value > 0.0 && value < 1000.0, "{question}: {value}: {promql}");

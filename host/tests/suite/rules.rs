@@ -163,18 +163,16 @@ fn no_panic_is_written_into_the_host() {
     }
 }
 
-/// What the README says of components is what a test shows.
+/// What the page of conformance says of components is what a test shows.
 #[test]
 fn the_conformance_table_names_tests_that_exist() {
     let host = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(host.join("../README.md")).expect("the README");
-    let section = readme.split("### Conformance\n").nth(1).and_then(|rest| rest.split("\n#").next());
-    let section = section.expect("a section");
-    for (module, name) in section.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")) {
+    let page = fs::read_to_string(host.join("../docs/components/conformance.md")).expect("the page");
+    for (module, name) in page.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")) {
         let file = host.join(format!("tests/suite/{module}.rs"));
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         assert!(text.contains(&format!("fn {name}(")), "{module} has no test {name}");
     }
-    let rows = section.lines().filter(|line| line.starts_with("| ") && line.contains("::")).count();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && line.contains("::")).count();
     assert!(rows >= 25, "the table has {rows} rows");
 }
