@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::{Request, Response, Uri};
 use tokio::time::Instant;
@@ -46,7 +47,12 @@ impl Loaded {
     ///
     /// # Errors
     /// How the request failed.
-    pub async fn answer(&self, request: Request<Incoming>, max_body: u64) -> anyhow::Result<Response<impl Body>> {
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        max_body: u64,
+    ) -> anyhow::Result<Response<impl Body<Data = Bytes, Error = impl std::error::Error + Send + Sync + 'static> + Send>>
+    {
         let (mut head, incoming) = request.into_parts();
         head.uri = Uri::builder().scheme("http").authority("x").path_and_query(head.uri.path()).build()?;
         let (body, report) = RequestBody::new(incoming, max_body, TIMEOUT)?;
