@@ -51,7 +51,7 @@ impl Loaded {
         &self,
         request: Request<Incoming>,
         max_body: u64,
-    ) -> anyhow::Result<Response<impl Body<Data = Bytes, Error = impl std::error::Error + Send + Sync + 'static> + Send>>
+    ) -> anyhow::Result<Response<impl Body<Data = Bytes, Error = impl std::error::Error + Send + Sync + use<>> + Send + use<>>>
     {
         let (mut head, incoming) = request.into_parts();
         head.uri = Uri::builder().scheme("http").authority("x").path_and_query(head.uri.path()).build()?;
