@@ -23,7 +23,7 @@ const WASI_0_3: &str = "0.3.x"; // for a component that exports or imports somet
 const WASI_CONFIG: &str = "0.2.0-rc.1"; // a draft: no other version is compatible
 
 /// The interfaces that the host offers, each with its versions. Language runtimes import them all, whether or not the
-/// program uses them, so all of them link; what is behind them is decided by [`State`]. `tests/suite` links each.
+/// program uses them, so all of them link; what is behind them is decided by `State`. `tests/suite` links each.
 pub const OFFERED: &[(&str, &str)] = &[
     ("wasi:cli/environment", WASI_0_2),
     ("wasi:cli/exit", WASI_0_2),
