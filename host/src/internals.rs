@@ -51,8 +51,9 @@ impl Loaded {
         &self,
         request: Request<Incoming>,
         max_body: u64,
-    ) -> anyhow::Result<Response<impl Body<Data = Bytes, Error = impl std::error::Error + Send + Sync + use<>> + Send + use<>>>
-    {
+    ) -> anyhow::Result<
+        Response<impl Body<Data = Bytes, Error = impl std::error::Error + Send + Sync + use<>> + Send + use<>>,
+    > {
         let (mut head, incoming) = request.into_parts();
         head.uri = Uri::builder().scheme("http").authority("x").path_and_query(head.uri.path()).build()?;
         let (body, report) = RequestBody::new(incoming, max_body, TIMEOUT)?;
