@@ -10,7 +10,8 @@ LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
 .PHONY: help setup build component host host-precompiled host-pgo run test foreign chart-test soak fuzz slow-clients bench \
-	bench-components bench-inner bench-guard image image-test push lint lint-workflows security coverage release-dry-run fmt clean
+	bench-components bench-inner bench-guard image image-test push lint lint-commits lint-workflows security coverage \
+	release-dry-run fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -121,6 +122,9 @@ lint: setup ## Check format and lints; a warning is an error
 	cargo fmt --all --check
 	cargo clippy --locked --package taffrail --package hello --package bench --all-targets -- --deny warnings
 	cargo clippy --locked --package hello --package guests --package guests03 --lib --examples --target $(WASM) -- --deny warnings
+
+lint-commits: ## Check the subjects of commits: at most 72 characters
+	.ci/lint-commits
 
 lint-workflows: ## Check workflows, scripts and Dockerfile, without GitHub
 	.ci/lint-workflows
