@@ -118,10 +118,11 @@ push: ## Build the image and push it to its registry
 image-test: ## Build the image twice with local stand-ins for its bases, compare, run it, read its SBOM (needs buildah)
 	.ci/image-test
 
-lint: setup ## Check format and lints; a warning is an error
+lint: setup ## Check format, lints and documentation of the code; a warning is an error
 	cargo fmt --all --check
 	cargo clippy --locked --package taffrail --package hello --package bench --all-targets -- --deny warnings
 	cargo clippy --locked --package hello --package guests --package guests03 --lib --examples --target $(WASM) -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --package taffrail --package hello --package bench
 
 lint-commits: ## Check the subjects of commits: at most 72 characters
 	.ci/lint-commits

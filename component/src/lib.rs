@@ -4,6 +4,7 @@
     not(target_family = "wasm"),
     allow(dead_code, unused_imports, reason = "the glue is exported from Wasm alone")
 )]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 
 pub mod routes;
 

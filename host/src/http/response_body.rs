@@ -145,9 +145,9 @@ mod tests {
     }
 
     #[derive(Default, Clone)]
-    struct Heard(Arc<Mutex<Vec<String>>>);
+    struct Observations(Arc<Mutex<Vec<String>>>);
 
-    impl BodyObserver for Heard {
+    impl BodyObserver for Observations {
         fn sent(&mut self, bytes: usize) {
             self.0.lock().unwrap().push(format!("sent {bytes}"));
         }
@@ -162,12 +162,12 @@ mod tests {
     }
 
     /// What the observer of such a body hears when hyper polls it so often.
-    fn heard(length: Option<&str>, frames: Vec<Option<Result<Frame<Bytes>, Error>>>, polls: usize) -> Vec<String> {
+    fn observed(length: Option<&str>, frames: Vec<Option<Result<Frame<Bytes>, Error>>>, polls: usize) -> Vec<String> {
         let mut response = Response::new(Frames(frames.into()));
         if let Some(length) = length {
             response.headers_mut().insert(CONTENT_LENGTH, length.parse().unwrap());
         }
-        let observer = Heard::default();
+        let observer = Observations::default();
         let mut body = ObservedBody::wrap(response, observer.clone()).into_body();
         for _ in 0..polls {
             let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
@@ -182,25 +182,25 @@ mod tests {
 
     #[test]
     fn a_body_without_a_length_is_whole_at_its_end() {
-        assert_eq!(heard(None, vec![data(b"abc"), None, data(b"d")], 4), ["sent 3", "waiting", "sent 1", "whole"]);
+        assert_eq!(observed(None, vec![data(b"abc"), None, data(b"d")], 4), ["sent 3", "waiting", "sent 1", "whole"]);
     }
 
     #[test]
     fn a_body_with_a_length_is_whole_with_its_last_byte_since_hyper_does_not_ask_for_the_end() {
-        assert_eq!(heard(Some("4"), vec![data(b"abc"), data(b"d")], 2), ["sent 3", "sent 1", "whole"]);
-        assert_eq!(heard(Some("4"), vec![data(b"abc")], 1), ["sent 3"], "a client that leaves hears no end");
+        assert_eq!(observed(Some("4"), vec![data(b"abc"), data(b"d")], 2), ["sent 3", "sent 1", "whole"]);
+        assert_eq!(observed(Some("4"), vec![data(b"abc")], 1), ["sent 3"], "a client that leaves hears no end");
     }
 
     #[test]
     fn trailers_are_the_end_and_an_error_is_told_with_its_reason() {
         let trailers = || Some(Ok(Frame::trailers(hyper::HeaderMap::new())));
-        assert_eq!(heard(None, vec![data(b"a"), trailers()], 2), ["sent 1", "sent 0", "whole"]);
-        assert_eq!(heard(None, vec![data(b"a"), Some(Err(Error::GuestDeadline))], 2), ["sent 1", "guest_deadline"]);
+        assert_eq!(observed(None, vec![data(b"a"), trailers()], 2), ["sent 1", "sent 0", "whole"]);
+        assert_eq!(observed(None, vec![data(b"a"), Some(Err(Error::GuestDeadline))], 2), ["sent 1", "guest_deadline"]);
     }
 
     #[test]
     fn a_body_that_is_over_from_the_start_is_whole_without_a_poll() {
-        let observer = Heard::default();
+        let observer = Observations::default();
         let empty = ResponseBody::<Frames>::Whole(Full::default());
         drop(ObservedBody::wrap(Response::new(empty), observer.clone()));
         assert_eq!(*observer.0.lock().unwrap(), ["whole"]);
