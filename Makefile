@@ -9,7 +9,7 @@ HOST := target/release/taffrail
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host host-precompiled host-pgo run test foreign chart-test soak fuzz slow-clients bench \
+.PHONY: help setup build component host host-precompiled host-pgo run test arrows foreign chart-test soak fuzz slow-clients bench \
 	bench-components bench-inner bench-guard image image-test push lint lint-commits lint-workflows security coverage \
 	release-dry-run fmt clean
 
@@ -46,13 +46,22 @@ run: build ## Build both and serve the hello component with the demo token
 	@echo
 	@exec $(HOST) serve $(HELLO) --config-dir component/demo-config --listen $(LISTEN) --admin-listen $(ADMIN)
 
+# Unit tests take seconds. The suite bounds each of its tests by itself; here the run has a bound, and a test that has run for a
+# minute is named by then.
+unit = cargo test --locked $(1) --no-run && timeout --verbose --kill-after 5 110 cargo test --locked $(1)
+
 test: setup foreign ## Run every test, the suite over components of WASI 0.2 and of 0.3
-	cargo test --locked --package hello
-	cargo test --locked --package taffrail
+	$(call unit,--package hello)
+	$(call unit,--package taffrail --lib --bins)
+	cargo test --locked --package taffrail --test suite
 	TAFFRAIL_TEST_WASI=0.3 cargo test --locked --package taffrail --test suite
-	cargo test --locked --package bench
+	$(call unit,--package bench)
 	$(MAKE) --no-print-directory chart-test
 	.ci/release-test
+
+arrows: setup ## Print the folders of the host with the arrows between them; a wrong one fails
+	cargo test --locked --package taffrail --test suite -- --exact --nocapture \
+		rules::the_folders_have_the_arrows_that_are_drawn_and_no_others
 
 foreign: setup ## Build the tests' components of C, JavaScript, Python and older Rust; installs what that takes
 	.ci/packages clang wasi-libc npm python3

@@ -12,6 +12,7 @@
 //! request, guest → http → error           bodies and their bounds, framing, forwarded clients, trace context
 //! all → telemetry → http                  log, metrics, traces
 //! all → config → http, error, lifecycle   leaves; beside them capacity (host) and tls (guest, telemetry)
+//! internals → guest                       what the suite and the inner benchmark see beside the public interface
 //! ```
 //!
 //! The arrows never turn back, and there is no circle of files: `tests/suite/rules.rs` reads the sources and holds both.

@@ -6,13 +6,13 @@ use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use crate::reuse::{made, retired};
+use crate::reuse::{made, retired, wait_until_retired};
 use crate::support::*;
 
 type Sender = http_body_util::channel::Sender<bytes::Bytes, std::convert::Infallible>;
 
 fn sharing(guest: &str) -> Setup {
-    Setup::file(&component03(guest)).with("--instance-reuse", "100").with("--instance-concurrency", "10")
+    Setup::compiled(&component03(guest)).with("--instance-reuse", "100").with("--instance-concurrency", "10")
 }
 
 /// A request whose body is open and whose response has begun.
@@ -43,7 +43,8 @@ async fn an_instance_answers_several_at_the_same_time_and_no_more_than_it_may() 
 
 #[tokio::test]
 async fn an_instance_ends_after_its_requests() {
-    let setup = Setup::file(&component03("state")).with("--instance-reuse", "3").with("--instance-concurrency", "2");
+    let setup =
+        Setup::compiled(&component03("state")).with("--instance-reuse", "3").with("--instance-concurrency", "2");
     let host = setup.start().await;
     for count in ["1", "2", "3", "1", "2", "3"] {
         assert_eq!(get(host.addr, "/").await.text(), count);
@@ -60,7 +61,8 @@ async fn a_failure_ends_those_that_share_the_instance() {
     assert_eq!(first.into_data().expect("data"), "so far so good");
     let trapped = get(host.addr, "/trap").await;
     assert_eq!((trapped.status.as_u16(), trapped.header("taffrail-error")), (500, "guest_trapped"));
-    assert!(matches!(response.body_mut().frame().await, Some(Err(_))), "cut, so that its client sees it");
+    let end = response.body_mut().frame().await;
+    assert!(matches!(&end, Some(Err(error)) if is_cut(error)), "cut, so that its client sees it: {end:?}");
     assert_eq!(get(host.addr, "/").await.text(), "fine");
     assert_eq!((made(&host).await, retired(&host, "failed").await), (2.0, 1.0));
 }
@@ -91,23 +93,24 @@ async fn a_client_that_leaves_takes_nothing_from_the_others() {
     }
     assert_eq!(made(&host).await, 1.0);
     asked.remove(0).abort();
-    while made(&host).await == 1.0 {
-        // In the same instance, until it is known that the client has left.
+    eventually("the client is known to have left, and another instance is made", async || {
         let refused = ask(Protocol::Http1, host.addr, "GET", "/lines", &[("fetch", "http://192.0.2.1")]).await;
         assert_eq!(refused.text(), "ErrorCode::HttpRequestDenied");
-    }
+        made(&host).await > 1.0
+    })
+    .await;
     assert_eq!(retired(&host, "failed").await, 0.0);
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nstill here";
     servers[1].write_all(answer).await.expect("the guest is there");
     assert_eq!(asked.remove(0).await.expect("no panic").text(), "still here");
-    while retired(&host, "failed").await == 0.0 {}
+    wait_until_retired(&host, "failed").await;
 }
 
 #[tokio::test]
 async fn an_instance_that_nobody_needs_ends() {
     let host = sharing("state").with("--instance-idle", "10ms").start().await;
     assert_eq!(get(host.addr, "/").await.text(), "1");
-    while retired(&host, "idle").await == 0.0 {}
+    wait_until_retired(&host, "idle").await;
     assert_eq!(get(host.addr, "/").await.text(), "1");
 }
 

@@ -33,7 +33,7 @@ async fn during_the_delay_everybody_is_served_and_told_to_go_elsewhere() {
     let mut kept = Client::connect(Protocol::Http1, host.addr).await;
     kept.send(request("GET", host.addr, "/ping", &[])).await.expect("an answer");
     let draining = host.drain();
-    while get(host.admin, "/readyz").await.status == 200 {}
+    eventually("it is not ready", async || get(host.admin, "/readyz").await.status == 503).await;
     let answer = kept.send(request("GET", host.addr, "/ping", &[])).await.expect("an answer");
     assert_eq!((answer.text(), answer.header("connection")), ("OK", "close"));
     for protocol in BOTH {

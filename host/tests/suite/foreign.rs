@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 
-use crate::soak::MemoryGroup;
 use crate::support::*;
 
 const MIB: u64 = 1024 * 1024;
@@ -61,7 +60,7 @@ async fn a_component_of_c_is_served_and_its_output_logged() {
 
 #[tokio::test]
 async fn a_component_of_javascript_is_served() {
-    let host = Setup::file(&foreign("javascript")).start().await;
+    let host = Setup::compiled(&foreign("javascript")).start().await;
     greets_and_echoes(host.addr, "JavaScript").await;
 }
 
@@ -76,10 +75,12 @@ async fn a_large_component_of_python_is_served_and_its_start_is_honest() {
     let first = get(admin, "/readyz").await;
     assert_eq!(first.status, 503);
     assert!(first.text().starts_with("starting: "), "{}", first.text());
-    while get(admin, "/readyz").await.status != 200 {
+    eventually("it is compiled", async || {
         assert_eq!(get(admin, "/livez").await.status, 200); // who is busy is not dead
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        get(admin, "/readyz").await.status == 200
+    })
+    .await;
     let loaded = json(process.wait_for_line("\"loaded the component\""));
     assert!(loaded["size"].as_u64() > Some(20_000_000), "{loaded}");
     process.wait_for_line("\"compiling the component\"");

@@ -74,7 +74,7 @@ async fn probes_are_answered_however_busy_the_guests_are() {
     let host = TestHost::serving("spin").with("--max-in-flight", "8").start().await;
     let busy: Vec<_> =
         (0..8).map(|_| tokio::spawn(async move { insist(Protocol::Http1, host.addr, "/spin").await })).collect();
-    while get(host.addr, "/").await.status != 503 {}
+    eventually("every slot is taken", async || get(host.addr, "/").await.status == 503).await;
     for _ in 0..20 {
         assert_eq!(get(host.admin, "/livez").await.status, 200);
         assert_eq!(get(host.admin, "/readyz").await.status, 200);

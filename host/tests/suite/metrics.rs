@@ -5,8 +5,11 @@ use std::process::{Command, Stdio};
 
 use crate::support::*;
 
-/// The value of a sample by its start, such as `taffrail_http_requests_total{…,reason="ok"`; the sum where several match.
+/// The value of a sample by its start, such as `taffrail_http_requests_total{…,reason="ok"`; the sum where several match, and 0 where
+/// none does. One without labels ("name ") must be there: a 0 of a metric that nobody has says nothing.
 pub fn sample(text: &str, start: &str, label: &str) -> f64 {
+    let is_there = text.lines().any(|line| line.starts_with(start));
+    assert!(is_there || !start.ends_with(' '), "there is no metric {start}: {text}");
     let matching = text.lines().filter(|line| line.starts_with(start) && line.contains(label));
     matching.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")).sum()
 }
@@ -63,7 +66,8 @@ async fn what_is_in_flight_is_a_gauge_and_a_share_of_the_limit() {
     drop(sender);
     whole(response).await.expect("a whole answer");
     drop(client);
-    while sample(&scrape(&host).await, "taffrail_connections_open ", "") > 0.0 {}
+    let open = async || sample(&scrape(&host).await, "taffrail_connections_open ", "");
+    eventually("no connection is open", async || open().await == 0.0).await;
     assert_eq!(sample(&scrape(&host).await, "taffrail_requests_in_flight ", ""), 0.0);
 }
 
@@ -74,10 +78,12 @@ async fn what_is_shed_cut_or_refused_is_counted() {
     let (mut sender, body) = open_body();
     let held = tokio::spawn(async move { client.send(request_with("POST", host.addr, "/", &[], body)).await });
     sender.send_data("held".into()).await.expect("the host reads: the guest runs");
-    let mut shed = 0.0;
-    while shed < 3.0 {
-        shed += f64::from(get(host.addr, "/").await.status.as_u16() == 503);
-    }
+    let mut shed = 0;
+    eventually("three are shed", async || {
+        shed += u32::from(get(host.addr, "/").await.status == 503);
+        shed == 3
+    })
+    .await;
     drop(sender);
     held.await.expect("no panic").expect("an answer");
     assert_eq!(sample(&scrape(&host).await, "taffrail_requests_shed_total", ""), 3.0);
@@ -127,8 +133,7 @@ fn tool(name: &str) -> Option<Command> {
     if Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
         return Some(Command::new(name));
     }
-    assert!(std::env::var_os("CI").is_none(), "{name} is missing: apt-get install prometheus");
-    println!("NOT RUN: {name} is missing: apt-get install prometheus");
+    not_run(&format!("{name} is missing: apt-get install prometheus"));
     None
 }
 
@@ -189,17 +194,15 @@ fn a_real_prometheus_answers_the_readmes_queries_with_what_the_client_counted() 
             Ok(_) => get(server, "/-/ready").await.status == 200,
             Err(_) => false,
         };
-        while !ready().await {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        while query("up").await != Some(1.0) {}
+        eventually("Prometheus is ready", ready).await;
+        eventually("Prometheus has scraped", async || query("up").await == Some(1.0)).await;
         // 5 rounds, a second each, so that a rate has something to measure: 60 % fine, 30 % the guest's fault, 10 % the client's.
         let (mut good, mut bad, mut theirs) = (0.0, 0.0, 0.0);
         get(process.addr(), "/").await;
         get(process.addr(), "/trap").await;
         raw(process.addr(), b"GET / HTTP/1.1\r\n\r\n").await;
         let seen = "sum(taffrail_http_requests_total)";
-        while query(seen).await != Some(3.0) {}
+        eventually("the first three are scraped", async || query(seen).await == Some(3.0)).await;
         for round in 1..=5 {
             for _ in 0..12 {
                 good += f64::from(get(process.addr(), "/").await.status.as_u16() == 200);
@@ -210,7 +213,8 @@ fn a_real_prometheus_answers_the_readmes_queries_with_what_the_client_counted() 
             for _ in 0..2 {
                 theirs += f64::from(raw(process.addr(), b"GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
             }
-            while query(seen).await != Some(3.0 + f64::from(round) * 20.0) {}
+            let sent = 3.0 + f64::from(round) * 20.0;
+            eventually("all that were sent are scraped", async || query(seen).await == Some(sent)).await;
         }
         assert_eq!((good, bad, theirs), (60.0, 30.0, 10.0), "what the client counted");
         let page = include_str!("../../../docs/operators/metrics.md");
@@ -276,11 +280,11 @@ fn a_guest_that_prints_too_much_is_cut_short_with_a_count() {
     let addr = process.addr();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(get(addr, "/"));
-    let dropped = loop {
-        runtime.block_on(get(addr, "/"));
-        if let Some(line) = process.log().lines().find(|line| line.contains("--guest-log-rate")) {
-            break serde_json::from_str::<serde_json::Value>(line).expect("a JSON line")["dropped"].as_u64();
-        }
-    };
-    assert!(dropped >= Some(4), "{dropped:?}");
+    let said = || process.log().lines().find(|line| line.contains("--guest-log-rate")).map(str::to_owned);
+    runtime.block_on(eventually("the log says how many lines were dropped", async || {
+        get(addr, "/").await;
+        said().is_some()
+    }));
+    let line: serde_json::Value = serde_json::from_str(&said().expect("a line")).expect("a JSON line");
+    assert!(line["dropped"].as_u64() >= Some(4), "{line}");
 }

@@ -71,9 +71,7 @@ fn it_serves_and_ends_in_silence() {
             Ok(_) => get(admin, "/readyz").await.status == 200,
             Err(_) => false,
         };
-        while !ready().await {
-            tokio::task::yield_now().await;
-        }
+        eventually("it is ready", ready).await;
     });
     assert!(process.is_running(), "nobody asked it to end");
     process.signal(Signal::TERM);

@@ -17,9 +17,8 @@ pub async fn retired(host: &TestHost, reason: &str) -> f64 {
 }
 
 /// Waits until an instance has ended for this reason.
-async fn wait_until_retired(host: &TestHost, reason: &str) {
-    let ended = async { while retired(host, reason).await == 0.0 {} };
-    tokio::time::timeout(PATIENCE, ended).await.unwrap_or_else(|_| panic!("no instance was retired: {reason}"));
+pub async fn wait_until_retired(host: &TestHost, reason: &str) {
+    eventually(&format!("an instance is retired: {reason}"), async || retired(host, reason).await > 0.0).await;
 }
 
 #[tokio::test]
@@ -88,7 +87,7 @@ async fn an_instance_whose_client_left_answers_nobody_any_more() {
     let mut client = Client::connect(Protocol::Http1, host.addr).await;
     let response = client.open(request_with("POST", host.addr, "/", &[], body)).await.expect("a head");
     drop((response, client));
-    while get(host.addr, "/").await.status == 503 {}
+    eventually("the slot is free", async || get(host.addr, "/").await.status == 200).await;
     assert_eq!(made(&host).await, 2.0);
 }
 

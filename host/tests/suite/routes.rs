@@ -121,7 +121,10 @@ async fn every_answer_carries_a_request_id() {
             assert_eq!(id.get_version_num(), 7, "{not_sane:?}");
         }
         let twice = [("x-request-id", "one"), ("x-request-id", "two")];
-        assert_ne!(ask(protocol, host.addr, "GET", "/ping", &twice).await.header("x-request-id"), "one");
-        assert_ne!(ask(protocol, host.addr, "GET", "/health", &[]).await.header("x-request-id"), "");
+        for (target, headers) in [("/ping", &twice[..]), ("/health", &[])] {
+            let answer = ask(protocol, host.addr, "GET", target, headers).await;
+            let id = answer.header("x-request-id");
+            assert!(uuid::Uuid::parse_str(id).is_ok(), "{target}: {id}");
+        }
     }
 }

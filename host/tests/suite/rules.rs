@@ -1,178 +1,181 @@
 //! The rules of the house, read from the sources.
 
-use std::fs;
-use std::path::Path;
+mod code;
+mod documents;
+mod imports;
+mod planted;
+mod references;
+mod tests;
 
-/// The sources of the host, with their paths below `src`.
-fn sources() -> Vec<(String, String)> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    let mut folders = vec![src.clone()];
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use imports::{Arrow, Sources};
+
+use crate::support::watch;
+
+/// Which folder or file of `host/src` may use which others, as `lib.rs` draws it. What is not here, no one may use.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("main", &["lib", "cli", "config"]),
+    ("lib", &["host", "lifecycle", "telemetry"]), // what it makes public
+    ("internals", &["guest", "http", "telemetry", "config"]),
+    ("cli", &["guest", "telemetry", "config"]),
+    ("host", &["server", "admin", "request", "guest", "telemetry", "capacity", "config", "lifecycle"]),
+    ("server", &["request", "transport", "telemetry", "config"]),
+    ("request", &["guest", "transport", "http", "telemetry", "error", "config", "lifecycle"]),
+    ("admin", &["telemetry", "error", "lifecycle"]),
+    ("guest", &["http", "telemetry", "error", "config", "tls"]),
+    ("telemetry", &["http", "config", "tls"]),
+    ("http", &["error"]),
+    ("config", &["http"]),
+    // Leaves.
+    ("capacity", &[]),
+    ("error", &[]),
+    ("lifecycle", &[]),
+    ("tls", &[]),
+    ("transport", &[]),
+];
+
+/// Paths into other crates (`*` is any end of a crate's name), and the folders and files that alone may know them.
+const ALONE: &[(&str, &[&str])] = &[
+    ("wasmtime*", &["guest"]),
+    ("wasmparser", &["guest"]),
+    ("hyper::server", &["server", "admin"]),
+    ("hyper_util::server", &[]),
+    ("clap", &["cli", "main"]),
+    ("prometheus_client", &["telemetry/metrics"]),
+    ("opentelemetry*", &["telemetry"]),
+    ("rustls*", &["tls", "guest/outbound"]),
+    ("hyper_rustls", &["telemetry", "guest/outbound"]),
+];
+
+/// The sources below a folder of the repository, their paths relative to it.
+fn texts(folder: &str) -> Vec<(String, String)> {
+    watch();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+    let (mut found, mut folders) = (Vec::new(), vec![root.clone()]);
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder") {
+        for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
-                let name = path.strip_prefix(&src).expect("below src").display().to_string();
-                found.push((name, fs::read_to_string(&path).expect("text")));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(&root).expect("below it").display().to_string();
+                found.push((name, std::fs::read_to_string(&path).expect("text")));
             }
         }
     }
-    assert!(found.len() > 10, "the sources are there");
+    found.sort();
+    assert!(found.len() > 10, "the sources of {folder} are there");
     found
 }
 
-/// Code without comments.
-fn code(text: &str) -> String {
-    text.split("#[cfg(test)]")
-        .next()
-        .unwrap_or_default()
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n")
+/// The host's sources.
+fn host() -> Sources {
+    static TEXTS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| texts("host/src"));
+    watch();
+    Sources::read(&TEXTS, "lib.rs")
 }
 
-/// Only these files may use the word.
-fn only_in(word: &str, allowed: &[&str]) {
-    let files: Vec<String> = sources()
-        .into_iter()
-        .filter(|(name, text)| code(text).contains(word) && !allowed.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, _)| name)
-        .collect();
-    assert!(files.is_empty(), "{word} belongs into {allowed:?} alone, and is in {files:?}");
-    assert!(allowed.iter().all(|file| sources().iter().any(|(name, _)| name.starts_with(file))), "{allowed:?} exist");
+/// Whether a file is this file or folder, named without `.rs`, or within it.
+fn lies_in(file: &str, place: &str) -> bool {
+    file.strip_prefix(place).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
+fn list<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) -> String {
+    lines.into_iter().map(|line| format!("\n  {line}")).collect()
+}
+
+/// Prints them: `make arrows`.
 #[test]
-fn wasmtime_is_known_to_the_guest_and_to_outbound_alone() {
-    only_in("wasmtime", &["guest/", "outbound.rs"]);
-}
-
-#[test]
-fn the_server_of_hyper_is_known_to_connections_and_admin_alone() {
-    only_in("hyper::server", &["connection.rs", "admin.rs"]);
-}
-
-#[test]
-fn clap_is_known_to_the_configuration_alone() {
-    only_in("clap::", &["config/", "main.rs"]);
-    let main = sources().into_iter().find(|(name, _)| name == "main.rs").expect("main.rs").1;
-    assert!(main.matches("clap::").count() == 1 && main.contains("use clap::Parser;"), "main only parses");
-}
-
-#[test]
-fn the_status_of_a_failure_is_picked_in_one_place() {
-    for status in [
-        "INTERNAL_SERVER_ERROR",
-        "BAD_GATEWAY",
-        "GATEWAY_TIMEOUT",
-        "BAD_REQUEST",
-        "REQUEST_TIMEOUT",
-        "PAYLOAD_TOO_LARGE",
-    ] {
-        only_in(status, &["error.rs"]);
+fn the_folders_have_the_arrows_that_are_drawn_and_no_others() {
+    let (arrows, _) = host().arrows();
+    let mut drawn = BTreeMap::<&str, Vec<&str>>::new();
+    let mut wrong = Vec::new();
+    for ((from, to), by) in imports::within("", &arrows) {
+        drawn.entry(from).or_default().push(to);
+        if !ARROWS.iter().any(|(folder, may_use)| *folder == from && may_use.contains(&to)) {
+            wrong.push(format!("{from} → {to} is not drawn:{}", list(by).replace('\n', "\n  ")));
+        }
     }
+    for (folder, uses) in &drawn {
+        println!("{folder} → {}", uses.join(", "));
+    }
+    for (folder, may_use) in ARROWS {
+        let unused = |other: &&&str| !drawn.get(folder).is_some_and(|uses| uses.contains(other));
+        may_use.iter().filter(unused).for_each(|other| println!("({folder} → {other} is drawn, and nothing uses it)"));
+    }
+    assert!(wrong.is_empty(), "{}", list(wrong));
+}
+
+/// Of files; and of the members of any folder, each taken as a whole.
+fn circles(arrows: &[Arrow], files: &Sources) -> Vec<String> {
+    let of_files = imports::circles(arrows.iter().map(|arrow| (arrow.from.as_str(), arrow.to.as_str())));
+    let mut found: Vec<String> = of_files.iter().map(|circle| circle.join(" ↔ ")).collect();
+    for folder in imports::folders(files.files.iter().map(|(file, _)| file.as_str())) {
+        for circle in imports::circles(imports::within(folder, arrows).into_keys()) {
+            found.push(format!("in /{folder}: {}", circle.join(" ↔ ")));
+        }
+    }
+    found
 }
 
 #[test]
-fn the_names_of_metrics_are_in_one_place() {
-    only_in("prometheus_client", &["metrics/"]);
+fn there_is_no_circle_of_files_or_folders_in_the_host() {
+    let host = host();
+    let circles = circles(&host.arrows().0, &host);
+    assert!(circles.is_empty(), "{}", list(circles));
 }
 
 #[test]
-fn opentelemetry_and_tls_are_known_where_they_are_used_alone() {
-    only_in("opentelemetry", &["spans.rs"]);
-    only_in("rustls", &["tls.rs", "spans.rs", "outbound.rs"]);
+fn there_is_no_circle_of_files_in_the_benchmarks() {
+    let benches = Sources::read(&texts("host/benches/src"), "bench.rs");
+    let circles = circles(&benches.arrows().0, &benches);
+    assert!(circles.is_empty(), "{}", list(circles));
+}
+
+/// Whether a path leads into that of a rule. To import everything of what is above it may be to import it.
+fn leads_into(path: &str, rule: &str) -> bool {
+    if let Some(prefix) = rule.strip_suffix('*') {
+        return path.starts_with(prefix);
+    }
+    let above = path.strip_suffix("::*").is_some_and(|above| rule.starts_with(&format!("{above}::")));
+    above || path == rule || path.starts_with(&format!("{rule}::"))
 }
 
 #[test]
-fn the_arrows_never_turn_back() {
-    let leaves = [
-        "activity",
-        "allowlist",
-        "body",
-        "capacity",
-        "config",
-        "error",
-        "forwarded",
-        "lifecycle",
-        "logs",
-        "metrics",
-        "record",
-        "settings",
-        "spans",
-        "tls",
-        "trace",
-        "values",
-    ];
-    let may_use: &[(&str, &[&str])] = &[
-        ("server", &["connection", "request"]),
-        ("connection", &["request"]),
-        ("request", &["guest"]),
-        ("guest/", &["outbound"]),
-        ("outbound", &[]),
-        ("admin", &["status"]),
-        ("status", &[]),
-    ];
-    let modules = ["server", "connection", "request", "guest", "outbound", "admin", "status"];
-    for (name, text) in sources() {
-        let rank = may_use.iter().find(|(module, _)| name.starts_with(module));
-        let allowed = match rank {
-            Some((_, allowed)) => *allowed,
-            None if leaves.iter().any(|leaf| name == format!("{leaf}.rs") || name.starts_with(&format!("{leaf}/"))) => {
-                &[]
+fn each_crate_is_known_to_its_folders_alone() {
+    let (_, out) = host().arrows();
+    let mut wrong = Vec::new();
+    for (rule, places) in ALONE {
+        let uses = || out.iter().filter(|arrow| leads_into(&arrow.to, rule));
+        for place in *places {
+            if !uses().any(|arrow| lies_in(&arrow.from, place)) {
+                wrong.push(format!("{place} may know {rule}, and does not"));
             }
-            None => continue, // lib.rs and main.rs see everything
-        };
-        for module in modules.iter().filter(|module| !allowed.contains(module) && !name.starts_with(**module)) {
-            assert!(!code(&text).contains(&format!("crate::{module}::")), "{name} must not use {module}");
         }
+        let elsewhere = uses().filter(|arrow| !places.iter().any(|place| lies_in(&arrow.from, place)));
+        wrong.extend(elsewhere.map(|arrow| format!("{rule} belongs into {places:?} alone: {arrow}")));
     }
+    assert!(wrong.is_empty(), "{}", list(wrong));
 }
 
 #[test]
-fn the_architecture_names_every_module() {
-    let sources = sources();
-    let lib = &sources.iter().find(|(name, _)| name == "lib.rs").expect("lib.rs").1;
-    let docs: String = lib.lines().filter(|line| line.starts_with("//!")).collect();
-    let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
-    for module in modules {
-        assert!(docs.contains(module), "the architecture in lib.rs does not name {module}");
+fn a_rule_is_about_a_crate_by_whatever_path() {
+    watch();
+    for (path, rule, expected) in [
+        ("wasmtime_wasi::p2", "wasmtime*", true),
+        ("wasmtime", "wasmtime*", true),
+        ("hyper::server::conn::http1", "hyper::server", true),
+        ("hyper::*", "hyper::server", true),
+        ("hyper::servers", "hyper::server", false),
+        ("hyper::body", "hyper::server", false),
+        ("clap::Parser", "clap", true),
+        ("clap_builder::x", "clap", false),
+    ] {
+        assert_eq!(leads_into(path, rule), expected, "{path} {rule}");
     }
-}
-
-/// A log line that is filtered out does not evaluate its fields, so nothing may happen in them.
-#[test]
-fn nothing_is_awaited_within_a_log_line() {
-    for (name, text) in sources() {
-        for call in code(&text).split("tracing::").skip(1) {
-            let line = call.split(';').next().unwrap_or_default();
-            assert!(!line.contains(".await"), "a log line of {name} awaits: {line}");
-        }
-    }
-}
-
-#[test]
-fn no_panic_is_written_into_the_host() {
-    for word in [".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!(", "unreachable!("] {
-        for (name, text) in sources() {
-            assert!(!code(&text).contains(word), "{word} in {name}");
-        }
-    }
-}
-
-/// What the page of conformance says of components is what a test shows.
-#[test]
-fn the_conformance_table_names_tests_that_exist() {
-    let host = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(host.join("../docs/components/conformance.md")).expect("the page");
-    for (module, name) in page.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")) {
-        let file = host.join(format!("tests/suite/{module}.rs"));
-        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        assert!(text.contains(&format!("fn {name}(")), "{module} has no test {name}");
-    }
-    let rows = page.lines().filter(|line| line.starts_with("| ") && line.contains("::")).count();
-    assert!(rows >= 25, "the table has {rows} rows");
+    assert!(lies_in("guest/outbound/client.rs", "guest/outbound") && lies_in("tls.rs", "tls"));
+    assert!(!lies_in("guests.rs", "guest") && !lies_in("guest/outbound_x.rs", "guest/outbound"));
 }

@@ -22,7 +22,7 @@ async fn nothing_of_the_machine_is_behind_the_interfaces() {
 
 #[tokio::test]
 async fn nothing_of_the_machine_is_behind_the_interfaces_of_wasi_0_3() {
-    let host = Setup::file(&component03("sandbox")).start().await;
+    let host = Setup::compiled(&component03("sandbox")).start().await;
     let answer = get(host.addr, "/0.3").await;
     let expected = [
         "environment: 0",

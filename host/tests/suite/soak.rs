@@ -1,7 +1,6 @@
 //! Long runs against the real binary: everything hostile at once beside healthy traffic, a drain under load, and a pod's
 //! memory. In the suite they are short; `make soak` runs them at length, on the optimised binary.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -25,6 +24,7 @@ fn setting(name: &str, short: u64) -> u64 {
 #[test]
 fn healthy_requests_are_answered_for_as_long_as_everything_else_is_hostile() {
     let seconds = setting("TAFFRAIL_SOAK_SECONDS", 10);
+    takes_longer(Duration::from_secs(seconds));
     let setup = TestHost::serving("menace")
         .with("--deadline", "1s")
         .with("--header-timeout", "1s")
@@ -47,12 +47,13 @@ fn healthy_requests_are_answered_for_as_long_as_everything_else_is_hostile() {
                 let (stop, hostile, unexplained) = (stop.clone(), hostile.clone(), unexplained.clone());
                 menaces.spawn(async move {
                     while !stop.load(Relaxed) {
-                        match menace(protocol, addr, target).await {
-                            Some(answer) if answer.status != 200 && answer.header("taffrail-error").is_empty() => {
-                                unexplained.fetch_add(1, Relaxed);
-                            }
-                            _ => {}
-                        }
+                        // Nothing but what ends late is ever answered as if all were well.
+                        let explained = match menace(protocol, addr, target).await {
+                            Some(answer) if answer.status == 200 => target == "/late",
+                            Some(answer) => !answer.header("taffrail-error").is_empty(),
+                            None => true, // cut
+                        };
+                        unexplained.fetch_add(u32::from(!explained), Relaxed);
                         hostile.fetch_add(1, Relaxed);
                     }
                 });
@@ -127,12 +128,17 @@ const CLIENTS: [&[u8]; 6] = [
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 ];
 
+/// An answer; `None` for one that was cut.
 async fn menace(protocol: Protocol, addr: std::net::SocketAddr, target: &str) -> Option<Answer> {
     let asked = async {
         let mut client = Client::connect(protocol, addr).await;
-        client.send(request("GET", addr, target, &[])).await.ok()
+        client.send(request("GET", addr, target, &[])).await
     };
-    tokio::time::timeout(PATIENCE, asked).await.expect("an end in time")
+    match tokio::time::timeout(PATIENCE, asked).await.expect("an end in time") {
+        Ok(answer) => Some(answer),
+        Err(error) if is_cut(&error) => None,
+        Err(error) => panic!("{protocol:?} {target}: {error:?}"),
+    }
 }
 
 /// The number of descriptors once it no longer falls: closed connections take a moment to be gone.
@@ -150,6 +156,7 @@ async fn settled(process: &Process) -> usize {
 fn no_request_fails_while_the_host_drains_under_load() {
     let rounds = setting("TAFFRAIL_DRAIN_ROUNDS", 2);
     let rate = setting("TAFFRAIL_DRAIN_RATE", 1000);
+    takes_longer(Duration::from_secs(rounds * 5));
     for round in 1..=rounds {
         let mut process =
             TestHost::serving("hello").with("--drain-delay", "1s").with("--log", "warn,taffrail=info").spawn();
@@ -187,7 +194,7 @@ fn no_request_fails_while_the_host_drains_under_load() {
             }
             tokio::time::sleep(Duration::from_millis(500)).await; // the load runs
             process.signal(Signal::TERM);
-            while get(process.admin(), "/readyz").await.status == 200 {}
+            eventually("it is not ready", async || get(process.admin(), "/readyz").await.status == 503).await;
             tokio::time::sleep(Duration::from_millis(300)).await; // the balancer takes its time to see it
             stop.store(true, Relaxed);
             while let Some(client) = clients.join_next().await {
@@ -204,8 +211,11 @@ fn no_request_fails_while_the_host_drains_under_load() {
 #[test]
 fn in_128_mib_the_defaults_hold() {
     let seconds = setting("TAFFRAIL_MEMORY_SECONDS", 3);
+    takes_longer(Duration::from_secs(seconds));
     let Some(group) = MemoryGroup::of(128 * MIB) else { return };
-    let inner = TestHost::serving("menace").with("--deadline", "2s").with("--log", "warn,taffrail=info").command();
+    // Compiled there as well, as in a pod.
+    let setup = Setup::file(&component("menace")).with("--deadline", "2s");
+    let inner = setup.with("--log", "warn,taffrail=info").command();
     let mut process = Process::spawn(group.run(&inner));
     let addr = process.addr();
     let ready: serde_json::Value = serde_json::from_str(&process.wait_for_line("\"ready\"")).expect("a JSON line");
@@ -239,72 +249,4 @@ fn in_128_mib_the_defaults_hold() {
     assert!(shed > 0, "more knocked than was admitted");
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(0), "not killed");
-}
-
-/// A memory cgroup of the test's own, v2 or v1.
-pub struct MemoryGroup {
-    folder: std::path::PathBuf,
-    v2: bool,
-}
-
-impl MemoryGroup {
-    fn hierarchy() -> Option<(std::path::PathBuf, bool)> {
-        let v2 = std::path::Path::new("/sys/fs/cgroup");
-        let v1 = v2.join("memory");
-        let has_memory =
-            std::fs::read_to_string(v2.join("cgroup.controllers")).is_ok_and(|list| list.contains("memory"));
-        if has_memory { Some((v2.to_owned(), true)) } else { v1.is_dir().then_some((v1, false)) }
-    }
-
-    /// A group of so many bytes. None, and a line that says so, where none can be had.
-    pub fn of(bytes: u64) -> Option<Self> {
-        let group = Self::create(bytes);
-        if group.is_none() {
-            let in_ci = std::env::var_os("CI").is_some();
-            assert!(!in_ci || Self::hierarchy().is_none(), "CI has cgroups, and yet no group can be made");
-            println!("NOT RUN: no memory cgroup can be made here (root and a writable hierarchy are needed)");
-        }
-        group
-    }
-
-    fn create(bytes: u64) -> Option<Self> {
-        let (hierarchy, v2) = Self::hierarchy()?;
-        if v2 {
-            let _ = std::fs::write(hierarchy.join("cgroup.subtree_control"), "+memory");
-        }
-        let folder = hierarchy.join(format!("taffrail-test-{}-{bytes}", std::process::id()));
-        std::fs::create_dir(&folder).ok()?;
-        let group = Self { folder, v2 };
-        let limit = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
-        std::fs::write(group.folder.join(limit), bytes.to_string()).ok()?;
-        Some(group)
-    }
-
-    fn procs(&self) -> std::path::PathBuf {
-        self.folder.join("cgroup.procs")
-    }
-
-    fn peak(&self) -> u64 {
-        let file = if self.v2 { "memory.peak" } else { "memory.max_usage_in_bytes" };
-        std::fs::read_to_string(self.folder.join(file)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-    }
-}
-
-impl MemoryGroup {
-    /// The same command in this group.
-    pub fn run(&self, inner: &Command) -> Command {
-        let mut command = Command::new("bash");
-        command
-            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-            .arg(self.procs())
-            .arg(inner.get_program())
-            .args(inner.get_args());
-        command
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.folder);
-    }
 }

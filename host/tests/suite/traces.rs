@@ -46,6 +46,7 @@ async fn exported(collector: &mut Upstream, mut host: Process, spans: usize) -> 
     }
     assert_eq!(host.wait().code(), Some(0));
     assert_eq!(found.len(), spans, "{found:#?}");
+    assert!(collector.is_quiet(), "nothing more was exported before the host ended");
     (found, last)
 }
 
@@ -157,7 +158,8 @@ async fn a_collector_in_trouble_costs_spans_and_no_request() {
             assert_eq!(answer.status, 200);
         }
         let ended = || get(host.admin(), "/metrics");
-        while !ended().await.text().contains("taffrail_spans_ended_total 400\n") {}
+        let all = async || ended().await.text().contains("taffrail_spans_ended_total 400\n");
+        eventually("every span has ended", all).await;
         host.signal(Signal::TERM);
         assert_eq!(host.wait().code(), Some(0), "{collector}");
         assert!(host.whole_log().contains("traces"), "{collector}: the log says so");

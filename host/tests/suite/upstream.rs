@@ -75,6 +75,11 @@ impl Upstream {
         Self { addr, connections, requests }
     }
 
+    /// Whether no request has come that was not asked for by [`Upstream::next`].
+    pub fn is_quiet(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     /// The next request that came.
     pub async fn next(&mut self) -> Request<Bytes> {
         let next = tokio::time::timeout(PATIENCE, self.requests.recv()).await.expect("a request in time");

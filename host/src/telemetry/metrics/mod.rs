@@ -3,25 +3,25 @@
 //! 12 digits) are labels. No label ever holds what a client chose: no path, no host, no method. The number of series is
 //! bounded by the number of reasons and of statuses.
 
+mod gauges;
 mod process;
 mod summary;
 mod text;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use gauges::InFlightGauge;
 use process::Process;
 use summary::summarize;
 
@@ -325,29 +325,4 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.connections.dec();
     }
-}
-
-/// Requests in flight, their limit, and the share of it: what an autoscaler can use.
-#[derive(Debug, Default)]
-struct InFlightGauge {
-    now: Gauge,
-    limit: Gauge,
-}
-
-impl Collector for InFlightGauge {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (now, limit) = (self.now.get(), self.limit.get());
-        gauge(&mut encoder, "requests_in_flight", "Requests with the component", now)?;
-        gauge(&mut encoder, "requests_in_flight_limit", "Requests that may be with the component at a time", limit)?;
-        let share = now as f64 / limit.max(1) as f64;
-        gauge(&mut encoder, "saturation_ratio", "Requests in flight divided by their limit", share)
-    }
-}
-
-fn gauge<N>(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: N) -> fmt::Result
-where
-    N: prometheus_client::encoding::EncodeGaugeValue,
-{
-    let gauge = ConstGauge::new(value);
-    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }

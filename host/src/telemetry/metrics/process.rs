@@ -6,7 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 
-use super::gauge;
+use super::gauges::gauge;
 
 /// The standard metrics of a process, from `/proc`.
 #[derive(Debug)]
