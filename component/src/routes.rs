@@ -55,7 +55,7 @@ fn presented_token(inputs: &impl Inputs) -> Option<Vec<u8>> {
     let presented = inputs.header(TOKEN_HEADER);
     let (values, read): (_, fn(&[u8]) -> Option<&[u8]>) = match presented.is_empty() {
         true => (inputs.header("authorization"), bearer_token),
-        false => (presented, Some),
+        false => (presented, |value| Some(value)),
     };
     let [value] = <[Vec<u8>; 1]>::try_from(values).ok()?;
     read(&value).filter(|token| !token.is_empty()).map(<[u8]>::to_vec)
