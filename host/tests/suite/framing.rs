@@ -96,7 +96,10 @@ async fn a_request_with_both_lengths_is_refused_behind_another_and_cut_anywhere(
             let mut stream = TcpStream::connect(host.addr).await.expect("the host accepts");
             stream.write_all(format!("{first}{}", &second[..at]).as_bytes()).await.expect("the host reads");
             let mut answers = Vec::new();
-            while !String::from_utf8_lossy(&answers).ends_with(&format!("\r\n\r\n{}", body.len())) {
+            // The guest may have ended with its head, or not yet: then its body is chunked.
+            let (whole, chunked) = (format!("\r\n\r\n{}", body.len()), "\r\n0\r\n\r\n");
+            let is_over = |text: &str| text.ends_with(&whole) || text.ends_with(chunked);
+            while !is_over(&String::from_utf8_lossy(&answers)) {
                 assert_ne!(stream.read_buf(&mut answers).await.expect("the first answer"), 0, "{at}");
             }
             stream.write_all(format!("{}{smuggled}", &second[at..]).as_bytes()).await.expect("the host reads");

@@ -29,12 +29,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["http", "config", "tls"]),
     ("http", &["error"]),
     ("config", &["http"]),
+    ("transport", &["config"]),
     // Leaves.
     ("capacity", &[]),
     ("error", &[]),
     ("lifecycle", &[]),
     ("tls", &[]),
-    ("transport", &[]),
 ];
 
 /// Paths into other crates (`*` is any end of a crate's name), and the folders and files that alone may know them.
