@@ -35,7 +35,7 @@ host: setup ## Build the host alone
 host-precompiled: setup ## Build the host without the compiler, for precompiled components alone, as target/precompiled/release/taffrail
 	cargo build --locked --release --package taffrail --no-default-features --target-dir target/precompiled
 
-host-pgo: bench-components ## Build the host for the work of the benchmark (profile-guided: two whole builds), as target/pgo/taffrail
+host-pgo: bench-components ## Build the host for the workloads of the benchmark (profile-guided: two whole builds), as target/pgo/taffrail
 	host/benches/pgo
 
 run: build ## Build both and serve the hello component with the demo token

@@ -1,23 +1,15 @@
 //! `make bench`: everything side by side in one run. See `--help`.
 
-mod check;
-mod collectors;
-mod goals;
-mod http1;
-mod http2;
+mod cold_start;
+mod comparison;
+mod guard;
 mod load;
-mod machine;
-mod measure;
-mod native;
-mod pace;
-mod places;
-mod plot;
-mod process;
+mod otlp;
+mod report;
 mod results;
-mod subjects;
-mod table;
+mod rounds;
+mod servers;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,20 +17,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
-use serde_json::json;
 
-use crate::load::Work;
-use crate::measure::{Settings, WORKS};
-use crate::places::Places;
-use crate::results::Results;
-use crate::subjects::Subject;
-
-const NOTE: &str = "\
-The load generator shares the cores with the subject, as wrk would: native is slowed by it more than the others are.
-Every subject is alone with it. Numbers are median (lowest–highest) over the rounds; ratios are taken round by round.
-`wasmtime serve` has no cache of compiled components here: its start from .wasm compiles, as the host's does.
-At half load requests are due at a fixed rate, half of the subject's own maximum, and a latency counts from the instant
-at which its request was due. CPU and RSS are the subject's own, children included.";
+use crate::comparison::Comparison;
+use crate::load::workload::{WORKLOADS, Workload};
+use crate::rounds::Settings;
+use crate::servers::artifacts::Artifacts;
+use crate::servers::native;
+use crate::servers::server::{self, Server};
 
 /// Measures taffrail beside native hyper, wasmtime serve and Flask, in interleaved rounds, and prints one report. The
 /// same report, the figures of every round and a plot go to target/bench/ (report.md, report.json, report.svg).
@@ -47,23 +32,23 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Three short rounds, and half load for one work alone: under three minutes
+    /// Three short rounds, and half load for one workload alone: under three minutes
     #[arg(long)]
     quick: bool,
 
-    /// Measure only these subjects (native is always there), by name and separated by commas
+    /// Measure only these servers (native is always there), by name and separated by commas
     #[arg(long, value_delimiter = ',')]
-    subjects: Vec<String>,
+    servers: Vec<String>,
 
-    /// Measure only these works, by name and separated by commas; "start" is one of them
+    /// Measure only these workloads, by name and separated by commas; "start" is one of them
     #[arg(long, value_delimiter = ',')]
-    works: Vec<String>,
+    workloads: Vec<String>,
 
     /// Rounds
     #[arg(long)]
     rounds: Option<usize>,
 
-    /// Seconds that each work is measured for, in each round
+    /// Seconds that each workload is measured for, in each round
     #[arg(long)]
     seconds: Option<f64>,
 
@@ -98,7 +83,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The native subject itself
+    /// The native server itself
     #[command(hide = true)]
     Native {
         #[arg(long)]
@@ -128,20 +113,21 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = arguments.target.canonicalize();
     let target = target.with_context(|| format!("{} is missing: run `make host`", arguments.target.display()))?;
-    let places =
-        Places::look(&root.canonicalize()?, &target, arguments.taffrail.as_deref(), arguments.all_off.as_deref())?;
+    let (taffrail, all_off) = (arguments.taffrail.as_deref(), arguments.all_off.as_deref());
+    let artifacts = Artifacts::find(&root.canonicalize()?, &target, taffrail, all_off)?;
     if arguments.guard {
-        return guard(&places, &settings, arguments.floor.unwrap_or(0.0));
+        return guard::hold(&artifacts, &settings, arguments.floor.unwrap_or(0.0));
     }
     if arguments.otlp {
-        return collectors::measure(&places, &settings);
+        return otlp::measure(&artifacts, &settings);
     }
-    report(&places, &settings, &arguments)
+    let comparison = arguments.comparison()?;
+    comparison::measure(&artifacts, &settings, &comparison)
 }
 
 impl Arguments {
     fn settings(&self) -> anyhow::Result<Settings> {
-        let (rounds, seconds, starts) = match (self.guard, self.quick) {
+        let (rounds, seconds, cold_starts) = match (self.guard, self.quick) {
             (true, _) => (3, 1.0, 0),
             (_, true) => (3, 0.35, 5),
             _ => (5, 2.0, 20),
@@ -150,126 +136,42 @@ impl Arguments {
         ensure!(rounds > 0, "--rounds must be at least 1");
         ensure!((0.1..=3600.0).contains(&seconds), "--seconds must be between 0.1 and 3600");
         let warm_up = Duration::from_secs_f64((seconds / 4.0).min(0.5));
-        Ok(Settings { rounds, warm_up, measured: Duration::from_secs_f64(seconds), every_half: !self.quick, starts })
+        Ok(Settings {
+            rounds,
+            warm_up,
+            measured: Duration::from_secs_f64(seconds),
+            every_half: !self.quick,
+            cold_starts,
+        })
     }
 
-    fn chosen_subjects(&self) -> anyhow::Result<Vec<Subject>> {
-        let all = subjects::all();
-        let names: Vec<_> = all.iter().map(|subject| subject.id).collect();
-        known("--subjects", &self.subjects, &names)?;
-        let chosen =
-            |subject: &Subject| self.subjects.is_empty() || self.subjects.iter().any(|name| name == subject.id);
-        Ok(all.into_iter().filter(|subject| chosen(subject) || subject.id == "native").collect())
-    }
-
-    fn chosen_works(&self) -> anyhow::Result<Vec<Work>> {
-        let mut names: Vec<_> = WORKS.iter().map(|work| work.id).collect();
+    fn comparison(&self) -> anyhow::Result<Comparison> {
+        let mut names: Vec<_> = WORKLOADS.iter().map(|workload| workload.id).collect();
         names.extend(["start", "telemetry"]);
-        known("--works", &self.works, &names)?;
-        Ok(WORKS.into_iter().filter(|work| self.wants(work.id)).collect())
+        ensure_known("--workloads", &self.workloads, &names)?;
+        let wants = |name: &str| self.workloads.is_empty() || self.workloads.iter().any(|given| given == name);
+        Ok(Comparison {
+            servers: self.chosen_servers()?,
+            workloads: WORKLOADS.into_iter().filter(|workload| wants(workload.id)).collect::<Vec<Workload>>(),
+            cold_starts: wants("start"),
+            telemetry: wants("telemetry"),
+            quick: self.quick,
+            out: self.out.clone(),
+        })
     }
 
-    fn wants(&self, work: &str) -> bool {
-        self.works.is_empty() || self.works.iter().any(|name| name == work)
+    fn chosen_servers(&self) -> anyhow::Result<Vec<Server>> {
+        let all = server::all();
+        let names: Vec<_> = all.iter().map(|server| server.id).collect();
+        ensure_known("--servers", &self.servers, &names)?;
+        let chosen = |server: &Server| self.servers.is_empty() || self.servers.iter().any(|name| name == server.id);
+        Ok(all.into_iter().filter(|server| chosen(server) || server.id == "native").collect())
     }
 }
 
-fn known(flag: &str, given: &[String], names: &[&str]) -> anyhow::Result<()> {
+fn ensure_known(flag: &str, given: &[String], names: &[&str]) -> anyhow::Result<()> {
     for name in given {
         ensure!(names.contains(&name.as_str()), "{flag}: there is no {name:?}; there are {}", names.join(", "));
     }
     Ok(())
-}
-
-/// The whole benchmark.
-fn report(places: &Places, settings: &Settings, arguments: &Arguments) -> anyhow::Result<bool> {
-    let (subjects, works) = (arguments.chosen_subjects()?, arguments.chosen_works()?);
-    let starters = subjects::starters();
-    let among = |subject: &Subject| subjects.iter().any(|chosen| chosen.program == subject.program);
-    let starters: Vec<Subject> = starters.into_iter().filter(among).collect();
-    places.require(&subjects, works.iter().any(|work| work.body > 0))?;
-    let machine = machine::describe(places);
-    fs::create_dir_all(places.out())?;
-    let starts =
-        if arguments.wants("start") { measure::starts(places, &starters, settings) } else { Results::default() };
-    let results = measure::rounds(places, &subjects, &works, settings);
-    let telemetry = if arguments.wants("telemetry") {
-        measure::compare(places, &subjects::telemetry(), "telemetry", "GET /app, 32 connections", settings)
-    } else {
-        Results::default()
-    };
-    let all = [&results, &starts, &telemetry];
-    let (sizes, remarks) = (machine::sizes(places), results::remarks(&all));
-
-    let mut text = format!("{}\n{NOTE}\n", about(&machine, settings, arguments.quick));
-    text.push_str(&machine::company(&all));
-    for (title, table) in [
-        ("Throughput and cost at saturation", table::throughput(&results)),
-        ("Latency at saturation and at half load", table::latency(&results)),
-        ("Start: exec to first 200", table::start(&starts)),
-        ("What telemetry and deadline cost", table::throughput(&telemetry)),
-        ("Sizes", machine::size_table(&sizes)),
-        ("Goals", goals::table(&all, machine::busy(&all))),
-    ] {
-        text.push_str(&format!("\n### {title}\n\n{table}"));
-    }
-    text.push_str(&remarks);
-    let json = json!({
-        "machine": machine, "rounds": settings.rounds, "seconds": settings.measured.as_secs_f64(),
-        "works": results.json(), "start": starts.json(), "telemetry": telemetry.json(),
-        "sizes": sizes.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-    });
-    let title = format!("Requests a second ÷ native hyper, commit {}", machine["commit"].as_str().unwrap_or("unknown"));
-    let out = arguments.out.clone().unwrap_or_else(|| places.out());
-    fs::create_dir_all(&out).with_context(|| format!("{} (--out) cannot be made", out.display()))?;
-    for (name, text) in
-        [("report.md", &text), ("report.json", &format!("{json:#}\n")), ("report.svg", &plot::svg(&results, &title))]
-    {
-        fs::write(out.join(name), text).with_context(|| format!("{name} cannot be written to {}", out.display()))?;
-    }
-    println!("{text}\nAlso in {}: report.md, report.json, report.svg", out.display());
-    Ok(all.iter().all(|results| results.complete()))
-}
-
-fn about(machine: &serde_json::Value, settings: &Settings, quick: bool) -> String {
-    let said = |name: &str| machine[name].as_str().map_or_else(|| machine[name].to_string(), str::to_owned);
-    format!(
-        "Commit {}, {}; {}, {} cores, {}, Linux {}, {}.\n\
-         {} rounds of {} s for each work{}; {} starts.",
-        said("commit"),
-        said("date"),
-        said("cpu"),
-        said("cores"),
-        said("memory"),
-        said("kernel"),
-        said("rustc"),
-        settings.rounds,
-        settings.measured.as_secs_f64(),
-        if quick { " (quick)" } else { "" },
-        settings.starts,
-    )
-}
-
-/// Three tries; the best one decides. Throughput alone would be fooled: a busy neighbour slows native more than Taffrail.
-/// So the CPU that a request costs on both sides has to keep the floor too; on a quiet machine the two ratios are the same.
-fn guard(places: &Places, settings: &Settings, floor: f64) -> anyhow::Result<bool> {
-    let subjects: Vec<_> = subjects::all().into_iter().filter(|it| ["native", "taffrail"].contains(&it.id)).collect();
-    let mut best = f64::MIN;
-    for number in 1..=3 {
-        let results = measure::compare(places, &subjects, "guard", "GET /app, 32 connections", settings);
-        print!("\nTry {number} of 3\n\n{}{}", table::throughput(&results), results::remarks(&[&results]));
-        ensure!(results.troubles().is_empty(), "requests failed: the ratio says nothing");
-        let ours = results.find("guard", "taffrail").context("taffrail was not measured")?;
-        let native = results.find("guard", "native").context("native was not measured")?;
-        let rate = ours.ratio("requests_per_second", native).context("no round was measured")?.median;
-        let cost = native.ratio("both_cpu_us_per_request", ours).context("no round was measured")?.median;
-        println!("\ntaffrail ÷ native: {rate:.3} by requests a second, {cost:.3} by CPU.");
-        best = best.max(rate.min(cost));
-        if best >= floor {
-            println!("At or above the floor of {floor}.");
-            return Ok(true);
-        }
-    }
-    println!("Below the floor of {floor} in three tries, {best:.3} at best. A change has made requests dearer.");
-    Ok(false)
 }

@@ -1,4 +1,4 @@
-//! What was measured: for each work and subject the figures of every round.
+//! What was measured: for each workload and server the figures of every round.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 /// The figures of one round by name. The name ends with the unit.
 pub type Figures = BTreeMap<&'static str, f64>;
 
-/// One subject at one work.
+/// One server at one workload, round by round.
 #[derive(Debug)]
-pub struct Cell {
-    pub work: &'static str,
-    pub work_title: &'static str,
-    pub subject: &'static str,
-    pub subject_title: &'static str,
+pub struct Series {
+    pub workload: &'static str,
+    pub workload_title: &'static str,
+    pub server: &'static str,
+    pub server_title: &'static str,
     /// One for each round; none where it could not be measured.
     pub rounds: Vec<Option<Figures>>,
     /// Why it is not measured at all.
-    pub absent: Option<String>,
+    pub skipped: Option<String>,
     /// What went wrong in the rounds.
-    pub troubles: Vec<String>,
+    pub errors: Vec<String>,
 }
 
 /// Median and spread over the rounds.
@@ -45,13 +45,24 @@ impl Spread {
     }
 }
 
-impl Cell {
+impl Series {
+    /// Nothing measured yet. Workload and server by name and title; `skipped` says why it never will be.
+    pub fn new(
+        workload: (&'static str, &'static str),
+        server: (&'static str, &'static str),
+        skipped: Option<String>,
+    ) -> Self {
+        let (workload, workload_title) = workload;
+        let (server, server_title) = server;
+        Self { workload, workload_title, server, server_title, rounds: Vec::new(), skipped, errors: Vec::new() }
+    }
+
     /// A figure over the rounds.
     pub fn spread(&self, figure: &str) -> Option<Spread> {
         Spread::of(self.rounds.iter().flatten().filter_map(|figures| figures.get(figure).copied()))
     }
 
-    /// A figure divided by another subject's, round by round: what slows the machine in one round slows both.
+    /// A figure divided by another server's, round by round: what slows the machine in one round slows both.
     pub fn ratio(&self, figure: &str, other: &Self) -> Option<Spread> {
         let pairs = self.rounds.iter().zip(&other.rounds);
         Spread::of(pairs.filter_map(|(ours, theirs)| Some(ours.as_ref()?.get(figure)? / theirs.as_ref()?.get(figure)?)))
@@ -63,73 +74,78 @@ impl Cell {
     }
 }
 
-/// Everything that was measured, work by work.
+/// Everything that was measured, workload by workload.
 #[derive(Debug, Default)]
-pub struct Results(pub Vec<Cell>);
+pub struct Results(pub Vec<Series>);
 
 impl Results {
-    /// The cell of a subject at a work.
-    pub fn find(&self, work: &str, subject: &str) -> Option<&Cell> {
-        self.0.iter().find(|cell| cell.work == work && cell.subject == subject)
+    /// The series of a server at a workload.
+    pub fn find(&self, workload: &str, server: &str) -> Option<&Series> {
+        self.0.iter().find(|series| series.workload == workload && series.server == server)
     }
 
-    /// Whom the others at its work are compared with: the first subject.
-    pub fn base(&self, cell: &Cell) -> Option<&Cell> {
-        self.0.iter().find(|other| other.work == cell.work)
+    /// What the others at its workload are compared with: the first server.
+    pub fn baseline(&self, series: &Series) -> Option<&Series> {
+        self.0.iter().find(|other| other.workload == series.workload)
     }
 
-    /// Whether every round of every subject that can be run was measured.
+    /// Whether every round of every server that can be run was measured.
     pub fn complete(&self) -> bool {
-        self.0.iter().all(|cell| cell.rounds.iter().all(Option::is_some))
+        self.0.iter().all(|series| series.rounds.iter().all(Option::is_some))
     }
 
     /// What went wrong, one line each.
-    pub fn troubles(&self) -> Vec<String> {
-        let lines = |cell: &Cell| -> Vec<String> {
-            cell.troubles.iter().map(|why| format!("{}, {}: {why}", cell.work_title, cell.subject_title)).collect()
+    pub fn errors(&self) -> Vec<String> {
+        let lines = |series: &Series| -> Vec<String> {
+            series
+                .errors
+                .iter()
+                .map(|why| format!("{}, {}: {why}", series.workload_title, series.server_title))
+                .collect()
         };
         self.0.iter().flat_map(lines).collect()
     }
 
-    /// Who is not measured and why, one line each.
-    pub fn absences(&self) -> Vec<String> {
-        let line = |cell: &Cell| Some(format!("{}: {}", cell.subject_title, cell.absent.as_ref()?));
+    /// What is not measured and why, one line each.
+    pub fn skipped(&self) -> Vec<String> {
+        let line = |series: &Series| Some(format!("{}: {}", series.server_title, series.skipped.as_ref()?));
         let mut lines: Vec<String> = self.0.iter().filter_map(line).collect();
         lines.sort();
         lines.dedup();
         lines
     }
 
-    /// All of it, every round.
+    /// The report for programs: every figure of every round.
     pub fn json(&self) -> Value {
-        let cell = |cell: &Cell| {
-            let base = self.base(cell);
+        let series = |series: &Series| {
+            let baseline = self.baseline(series);
             let names: BTreeMap<&str, ()> =
-                cell.rounds.iter().flatten().flatten().map(|(name, _)| (*name, ())).collect();
+                series.rounds.iter().flatten().flatten().map(|(name, _)| (*name, ())).collect();
             let summary = |name: &str| {
-                let mut summary = cell.spread(name).map_or(Value::Null, |spread| spread.json());
-                summary["ratio_to_first"] = json!(base.and_then(|base| Some(cell.ratio(name, base)?.json())));
+                let mut summary = series.spread(name).map_or(Value::Null, |spread| spread.json());
+                summary["ratio_to_first"] =
+                    json!(baseline.and_then(|baseline| Some(series.ratio(name, baseline)?.json())));
                 summary
             };
             json!({
-                "work": cell.work,
-                "subject": cell.subject,
-                "not_measured": cell.absent,
-                "troubles": cell.troubles,
+                "workload": series.workload,
+                "server": series.server,
+                "not_measured": series.skipped,
+                "errors": series.errors,
                 "figures": names.keys().map(|name| (name.to_string(), summary(name))).collect::<serde_json::Map<_, _>>(),
-                "rounds": cell.rounds,
+                "rounds": series.rounds,
             })
         };
-        self.0.iter().map(cell).collect()
+        self.0.iter().map(series).collect()
     }
 }
 
 /// Below the tables: what is not in them, and what went wrong.
-pub fn remarks(all: &[&Results]) -> String {
+pub fn notes(all: &[&Results]) -> String {
     let mut text = String::new();
     for (title, lines) in [
-        ("Not measured", all.iter().flat_map(|results| results.absences()).collect::<Vec<_>>()),
-        ("What went wrong", all.iter().flat_map(|results| results.troubles()).collect()),
+        ("Not measured", all.iter().flat_map(|results| results.skipped()).collect::<Vec<_>>()),
+        ("What went wrong", all.iter().flat_map(|results| results.errors()).collect()),
     ] {
         if !lines.is_empty() {
             text.push_str(&format!(
@@ -154,16 +170,11 @@ mod tests {
 
     #[test]
     fn a_ratio_pairs_the_rounds_and_leaves_out_those_that_miss_on_either_side() {
-        let cell = |values: &[Option<f64>]| Cell {
-            work: "work",
-            work_title: "work",
-            subject: "subject",
-            subject_title: "subject",
+        let series = |values: &[Option<f64>]| Series {
             rounds: values.iter().map(|value| value.map(|value| Figures::from([("figure", value)]))).collect(),
-            absent: None,
-            troubles: Vec::new(),
+            ..Series::new(("workload", "workload"), ("server", "server"), None)
         };
-        let (ours, theirs) = (cell(&[Some(1.0), None, Some(3.0)]), cell(&[Some(2.0), Some(1.0), Some(4.0)]));
+        let (ours, theirs) = (series(&[Some(1.0), None, Some(3.0)]), series(&[Some(2.0), Some(1.0), Some(4.0)]));
         assert_eq!(ours.ratio("figure", &theirs), Some(Spread { median: 0.625, min: 0.5, max: 0.75 }));
     }
 }

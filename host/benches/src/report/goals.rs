@@ -1,19 +1,19 @@
-//! Where it must get: the rows that a release is judged by.
+//! The goals that a release is judged by.
 
-use crate::measure::TYPICAL;
+use crate::load::workload::TYPICAL;
+use crate::report::table::{aligned, number};
 use crate::results::{Results, Spread};
-use crate::table::{aligned, number};
 
-/// A row: what it is, the figure, the work, the subject, the subject that it is divided by, what it should be.
-type Goal = (&'static str, &'static str, &'static str, &'static str, Option<&'static str>, Aim);
+/// A row: its title, the figure, the workload, the server, the server that it is divided by, the limit.
+type Goal = (&'static str, &'static str, &'static str, &'static str, Option<&'static str>, Limit);
 
 #[derive(Clone, Copy)]
-enum Aim {
+enum Limit {
     AtLeast(f64),
     AtMost(f64),
 }
 
-use Aim::{AtLeast, AtMost};
+use Limit::{AtLeast, AtMost};
 
 const RATE: &str = "requests_per_second";
 const START: &str = "start_ms";
@@ -37,29 +37,29 @@ const GOALS: [Goal; 13] = [
 ];
 
 /// Every goal beside what was measured; none of them is left out.
-pub fn table(all: &[&Results], in_doubt: bool) -> String {
-    let mut rows = vec![["goal", "aim", "measured", ""].map(str::to_owned).to_vec()];
+pub fn table(all: &[&Results], noisy: bool) -> String {
+    let mut rows = vec![["goal", "limit", "measured", ""].map(str::to_owned).to_vec()];
     for goal in &GOALS {
         let measured = all.iter().find_map(|results| measured(results, goal)).map(|spread| spread.median);
-        let (aim, met) = match goal.5 {
+        let (limit, met) = match goal.5 {
             AtLeast(least) => (format!("≥ {}", number(least)), measured.map(|value| value >= least)),
             AtMost(most) => (format!("≤ {}", number(most)), measured.map(|value| value <= most)),
         };
         let said = match met {
-            Some(_) if in_doubt => "in doubt: the machine was busy",
+            Some(_) if noisy => "in doubt: the machine was busy",
             Some(true) => "met",
             Some(false) => "NOT MET",
             None => "not measured",
         };
-        rows.push(vec![goal.0.to_owned(), aim, measured.map_or("–".to_owned(), number), said.to_owned()]);
+        rows.push(vec![goal.0.to_owned(), limit, measured.map_or("–".to_owned(), number), said.to_owned()]);
     }
     aligned(&rows)
 }
 
-fn measured(results: &Results, (_, figure, work, subject, over, _): &Goal) -> Option<Spread> {
-    let cell = results.find(work, subject)?;
+fn measured(results: &Results, (_, figure, workload, server, over, _): &Goal) -> Option<Spread> {
+    let series = results.find(workload, server)?;
     match over {
-        Some(over) => cell.ratio(figure, results.find(work, over)?),
-        None => cell.spread(figure),
+        Some(over) => series.ratio(figure, results.find(workload, over)?),
+        None => series.spread(figure),
     }
 }

@@ -1,5 +1,5 @@
 //! A cheap HTTP/1.1 client: the request is rendered once, of the response only the framing is read. hyper's own client
-//! would cost more than the native subject and so hide what is measured.
+//! would cost more than native hyper's server and so hide what is measured.
 
 use std::net::SocketAddr;
 
@@ -7,40 +7,40 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::load::{Protocol, Work};
+use crate::load::workload::{Protocol, Workload};
 
-/// Fields of a response, at most.
-const FIELDS: usize = 64;
+/// Header fields of a response, at most.
+const MAX_FIELDS: usize = 64;
 
 /// One client with at most one connection, which it opens when it needs one.
 pub struct Client {
     target: SocketAddr,
     message: Vec<u8>,
     expected: u64,
-    one_shot: bool,
+    closes: bool,
     buffer: Vec<u8>,
     stream: Option<TcpStream>,
 }
 
 impl Client {
-    /// A client that sends the work's request.
-    pub fn new(target: SocketAddr, work: &Work, token: &str) -> Self {
-        let one_shot = work.protocol == Protocol::NewConnection;
-        let mut message = match work.body {
+    /// A client that sends the workload's request.
+    pub fn new(target: SocketAddr, workload: &Workload, token: &str) -> Self {
+        let closes = workload.protocol == Protocol::NewConnection;
+        let mut message = match workload.body {
             0 => format!("GET /app HTTP/1.1\r\nHost: {target}\r\nX-Auth-Token: {token}\r\n"),
             length => format!("POST /echo HTTP/1.1\r\nHost: {target}\r\nContent-Length: {length}\r\n"),
         };
-        message.push_str(if one_shot { "Connection: close\r\n\r\n" } else { "\r\n" });
+        message.push_str(if closes { "Connection: close\r\n\r\n" } else { "\r\n" });
         let mut message = message.into_bytes();
-        message.resize(message.len() + work.body, b'x');
-        let buffer = vec![0; if work.body == 0 { 4 * 1024 } else { 128 * 1024 }];
-        Self { target, message, expected: work.answer(), one_shot, buffer, stream: None }
+        message.resize(message.len() + workload.body, b'x');
+        let buffer = vec![0; if workload.body == 0 { 4 * 1024 } else { 128 * 1024 }];
+        Self { target, message, expected: workload.response_length(), closes, buffer, stream: None }
     }
 
     /// Opens the connection, unless each request opens its own.
-    pub async fn prepare(&mut self) -> anyhow::Result<()> {
-        if !self.one_shot && self.stream.is_none() {
-            self.stream = Some(connect(self.target).await?);
+    pub async fn connect(&mut self) -> anyhow::Result<()> {
+        if !self.closes && self.stream.is_none() {
+            self.stream = Some(open(self.target).await?);
         }
         Ok(())
     }
@@ -49,15 +49,15 @@ impl Client {
     pub async fn request(&mut self) -> anyhow::Result<()> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => connect(self.target).await?,
+            None => open(self.target).await?,
         };
         let (mut reading, mut writing) = stream.split();
         let write = async { writing.write_all(&self.message).await.context("writing the request") };
         // Both at once: an echo answers before it has read everything.
-        let (answer, ()) = tokio::try_join!(response(&mut reading, &mut self.buffer), write)?;
-        ensure!(answer.status == 200, "status {}", answer.status);
-        ensure!(answer.body == self.expected, "{} bytes instead of {}", answer.body, self.expected);
-        if answer.closes {
+        let (response, ()) = tokio::try_join!(read_response(&mut reading, &mut self.buffer), write)?;
+        ensure!(response.status == 200, "status {}", response.status);
+        ensure!(response.length == self.expected, "{} bytes instead of {}", response.length, self.expected);
+        if response.closes {
             // The server closes first, so that it is its side which waits out the old connection (TIME_WAIT), and the
             // client's ports do not run out.
             while stream.read(&mut self.buffer).await.unwrap_or(0) > 0 {}
@@ -68,16 +68,18 @@ impl Client {
     }
 }
 
-async fn connect(target: SocketAddr) -> anyhow::Result<TcpStream> {
+async fn open(target: SocketAddr) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect(target).await.context("connecting")?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// What a response was.
-struct Answer {
+/// What of a response matters here.
+struct Response {
     status: u16,
-    body: u64,
+    /// Bytes of its body.
+    length: u64,
+    /// Whether the server closes the connection after it.
     closes: bool,
 }
 
@@ -87,19 +89,19 @@ enum Framing {
     Chunked,
 }
 
-async fn response(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> anyhow::Result<Answer> {
+async fn read_response(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> anyhow::Result<Response> {
     let mut filled = 0;
-    let (length, mut answer, framing) = loop {
+    let (head_length, mut response, framing) = loop {
         ensure!(filled < buffer.len(), "the head of the response is too long");
         filled += read(stream, &mut buffer[filled..]).await?;
-        if let Some(head) = head(&buffer[..filled])? {
+        if let Some(head) = parse_head(&buffer[..filled])? {
             break head;
         }
     };
     match framing {
-        Framing::Length(body) => {
-            answer.body = body;
-            let mut left = body.checked_sub((filled - length) as u64).context("bytes after the response")?;
+        Framing::Length(length) => {
+            response.length = length;
+            let mut left = length.checked_sub((filled - head_length) as u64).context("bytes after the response")?;
             while left > 0 {
                 let count = read(stream, buffer).await? as u64;
                 left = left.checked_sub(count).context("bytes after the response")?;
@@ -107,15 +109,15 @@ async fn response(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> a
         }
         Framing::Chunked => {
             let mut chunks = Chunks::default();
-            let mut ended = chunks.take(&buffer[length..filled])?;
+            let mut ended = chunks.feed(&buffer[head_length..filled])?;
             while !ended {
                 let count = read(stream, buffer).await?;
-                ended = chunks.take(&buffer[..count])?;
+                ended = chunks.feed(&buffer[..count])?;
             }
-            answer.body = chunks.body;
+            response.length = chunks.length;
         }
     }
-    Ok(answer)
+    Ok(response)
 }
 
 async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> anyhow::Result<usize> {
@@ -126,13 +128,13 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> anyho
 }
 
 /// The head when it is whole: its length, what it says, how the body is framed.
-fn head(bytes: &[u8]) -> anyhow::Result<Option<(usize, Answer, Framing)>> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(length) = response.parse(bytes)? else { return Ok(None) };
+fn parse_head(bytes: &[u8]) -> anyhow::Result<Option<(usize, Response, Framing)>> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(length) = head.parse(bytes)? else { return Ok(None) };
     let mut framing = None;
-    let mut closes = response.version != Some(1);
-    for field in response.headers.iter() {
+    let mut closes = head.version != Some(1);
+    for field in head.headers.iter() {
         let value = std::str::from_utf8(field.value).unwrap_or_default();
         if field.name.eq_ignore_ascii_case("content-length") {
             framing = Some(Framing::Length(value.trim().parse()?));
@@ -143,14 +145,14 @@ fn head(bytes: &[u8]) -> anyhow::Result<Option<(usize, Answer, Framing)>> {
             closes |= value.eq_ignore_ascii_case("close");
         }
     }
-    let answer = Answer { status: response.code.unwrap_or_default(), body: 0, closes };
-    Ok(Some((length, answer, framing.context("a response without content-length or chunks")?)))
+    let response = Response { status: head.code.unwrap_or_default(), length: 0, closes };
+    Ok(Some((length, response, framing.context("a response without content-length or chunks")?)))
 }
 
 /// Reads chunked framing and counts what it carries.
 #[derive(Default)]
 struct Chunks {
-    body: u64,
+    length: u64,
     part: Part,
     /// Bytes left of a chunk's data, or read of its size or of a trailer line.
     count: u64,
@@ -168,13 +170,13 @@ enum Part {
 
 impl Chunks {
     /// Takes the next bytes; true when the body has ended with them.
-    fn take(&mut self, mut bytes: &[u8]) -> anyhow::Result<bool> {
+    fn feed(&mut self, mut bytes: &[u8]) -> anyhow::Result<bool> {
         while let Some((&byte, rest)) = bytes.split_first() {
             match (self.part, byte) {
                 (Part::Data, _) => {
                     let here = self.count.min(bytes.len() as u64);
                     self.count -= here;
-                    self.body += here;
+                    self.length += here;
                     bytes = &bytes[here as usize..];
                     if self.count == 0 {
                         self.part = Part::DataEnd;
@@ -215,9 +217,9 @@ mod tests {
         let writer = tokio::spawn(async move {
             let _ = there.write_all(text.as_bytes()).await;
         });
-        let answer = response(&mut here, &mut [0; 256]).await;
+        let response = read_response(&mut here, &mut [0; 256]).await;
         writer.abort();
-        answer.map(|answer| (answer.status, answer.body, answer.closes))
+        response.map(|response| (response.status, response.length, response.closes))
     }
 
     #[tokio::test]
@@ -242,7 +244,7 @@ mod tests {
         ] {
             assert!(read_in_pieces(text, 1000).await.is_err(), "{text:?}");
         }
-        let cut = response(&mut &b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n1"[..], &mut [0; 256]).await;
+        let cut = read_response(&mut &b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n1"[..], &mut [0; 256]).await;
         assert!(cut.is_err());
     }
 }

@@ -1,12 +1,12 @@
-//! The results as a picture: requests a second as a ratio to the first subject, a group of bars for each work.
+//! The results as a picture: requests a second as a ratio to the baseline, a group of bars for each workload.
 
 use std::fmt::Write as _;
 
-use crate::results::{Cell, Results, Spread};
-use crate::table::number;
+use crate::report::table::number;
+use crate::results::{Results, Series, Spread};
 
 const WIDTH: f64 = 860.0;
-/// Where the bars begin; left of it are the subjects.
+/// Where the bars begin; left of it are the servers.
 const LEFT: f64 = 230.0;
 /// Room for the numbers right of the longest bar.
 const RIGHT: f64 = 150.0;
@@ -15,25 +15,25 @@ const GAP: f64 = 34.0;
 
 /// Draws them. A line across a bar's end goes from the lowest round to the highest.
 pub fn svg(results: &Results, title: &str) -> String {
-    let ratio = |cell: &Cell| cell.ratio("requests_per_second", results.base(cell)?);
+    let ratio = |series: &Series| series.ratio("requests_per_second", results.baseline(series)?);
     let highest = results.0.iter().filter_map(ratio).map(|ratio| ratio.max).fold(1.0, f64::max);
     let scale = (WIDTH - LEFT - RIGHT) / highest;
-    let (mut body, mut y, mut work) = (String::new(), 40.0, "");
-    for cell in &results.0 {
-        if cell.work != work {
-            (work, y) = (cell.work, y + GAP);
-            text(&mut body, 8.0, y - 8.0, "font-weight=\"bold\"", cell.work_title);
+    let (mut body, mut y, mut workload) = (String::new(), 40.0, "");
+    for series in &results.0 {
+        if series.workload != workload {
+            (workload, y) = (series.workload, y + GAP);
+            text(&mut body, 8.0, y - 8.0, "font-weight=\"bold\"", series.workload_title);
         }
         let line = y + BAR - 4.0;
-        text(&mut body, LEFT - 8.0, line, "text-anchor=\"end\"", cell.subject_title);
-        match (ratio(cell), cell.spread("requests_per_second")) {
+        text(&mut body, LEFT - 8.0, line, "text-anchor=\"end\"", series.server_title);
+        match (ratio(series), series.spread("requests_per_second")) {
             (Some(ratio), Some(rate)) => {
-                bar(&mut body, y, colour(cell.subject), ratio, scale);
+                bar(&mut body, y, colour(series.server), ratio, scale);
                 let numbers = format!("{} · {}/s", number(ratio.median), number(rate.median));
                 text(&mut body, LEFT + ratio.max * scale + 8.0, line, "", &numbers);
             }
             _ => {
-                let why = cell.absent.as_deref().and_then(|why| why.split(':').next()).unwrap_or("not measured");
+                let why = series.skipped.as_deref().and_then(|why| why.split(':').next()).unwrap_or("not measured");
                 text(&mut body, LEFT, line, "fill=\"#777\"", why);
             }
         }
@@ -61,8 +61,8 @@ fn text(body: &mut String, x: f64, y: f64, attributes: &str, text: &str) {
     let _ = writeln!(body, r#"<text x="{x:.0}" y="{y:.0}" {attributes}>{text}</text>"#);
 }
 
-fn colour(subject: &str) -> &'static str {
-    match subject.split('-').next() {
+fn colour(server: &str) -> &'static str {
+    match server.split('-').next() {
         Some("native") => "#7f8c9a",
         Some("taffrail") => "#2a6fb0",
         Some("wasmtime") => "#c77d2e",

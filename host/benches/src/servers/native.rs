@@ -1,4 +1,4 @@
-//! The measure of all others: hyper without a sandbox. It gives the hello component's own answers, because it calls the
+//! The baseline: hyper without a sandbox. It gives the hello component's own answers, because it calls the
 //! same code, and runs as the host does: tokio's default runtime, the same allocator, no delay, HTTP/1.1 and HTTP/2 on one
 //! port. It has none of the host's limits, metrics and request ids.
 
@@ -17,7 +17,7 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The host's allocator.
+/// The host's allocator, so that the two differ in the sandbox alone.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -43,7 +43,7 @@ async fn connection(stream: TcpStream, tokens: Arc<str>) {
     let speaks_http2 = stream.peek(&mut start).await.is_ok() && start == *b"PRI";
     let service = service_fn(move |request| {
         let tokens = tokens.clone();
-        async move { Ok::<_, Infallible>(answer(request, &tokens)) }
+        async move { Ok::<_, Infallible>(respond(request, &tokens)) }
     });
     // An error is a client that has left, which the load generator counts.
     let _ = if speaks_http2 {
@@ -53,13 +53,13 @@ async fn connection(stream: TcpStream, tokens: Arc<str>) {
     };
 }
 
-fn answer(request: Request<Incoming>, tokens: &str) -> Response<Either<Full<Bytes>, Incoming>> {
+fn respond(request: Request<Incoming>, tokens: &str) -> Response<Either<Full<Bytes>, Incoming>> {
     if request.uri().path() == "/echo" {
         return Response::new(Either::Right(request.into_body()));
     }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let asked = Asked { headers: request.headers(), tokens };
-    let answer = routes::answer(request.method().as_str(), target, &asked);
+    let inputs = RequestInputs { headers: request.headers(), tokens };
+    let answer = routes::answer(request.method().as_str(), target, &inputs);
     let mut response = Response::new(Either::Left(Full::from(answer.body)));
     *response.status_mut() = StatusCode::from_u16(answer.status).expect("the routes know their statuses");
     response.headers_mut().insert(CONTENT_TYPE, answer.content_type.parse().expect("a content type of ours"));
@@ -69,12 +69,12 @@ fn answer(request: Request<Incoming>, tokens: &str) -> Response<Either<Full<Byte
     response
 }
 
-struct Asked<'a> {
+struct RequestInputs<'a> {
     headers: &'a HeaderMap,
     tokens: &'a str,
 }
 
-impl Inputs for Asked<'_> {
+impl Inputs for RequestInputs<'_> {
     fn header(&self, name: &str) -> Vec<Vec<u8>> {
         self.headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()).collect()
     }

@@ -1,4 +1,4 @@
-//! A subject as a process: started, asked for its address, watched from outside, ended.
+//! A server's process: started, asked for its address, watched from outside, ended.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a start may take (the longest is Flask's), and an end before it is enforced.
-const START: Duration = Duration::from_secs(60);
-const END: Duration = Duration::from_secs(10);
+/// How long a start may take (the longest is Flask's).
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long after SIGTERM a process is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Lines of its log that are kept, for the message when it fails.
-const KEPT_LINES: usize = 10;
+const LOG_LINES: usize = 10;
 
-/// A running subject. Ends when it is dropped.
+/// A running server. Stops when it is dropped.
 pub struct Process {
     child: Child,
     log: Arc<Mutex<VecDeque<String>>>,
@@ -47,7 +49,7 @@ impl Process {
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut process = Self { child, log, address: unknown };
         // The sender is dropped, and the wait over, when the process has closed its log.
-        match address.recv_timeout(START) {
+        match address.recv_timeout(START_TIMEOUT) {
             Ok(address) => process.address = address,
             Err(_) => bail!("{program} does not listen; the end of its log:\n{}", process.log()),
         }
@@ -105,7 +107,7 @@ impl Process {
     /// The process and its descendants.
     fn tree(&self) -> anyhow::Result<Vec<Stat>> {
         let root =
-            Stat::read(self.child.id()).with_context(|| format!("the subject has ended; its log:\n{}", self.log()))?;
+            Stat::read(self.child.id()).with_context(|| format!("the server has ended; its log:\n{}", self.log()))?;
         let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let mut others: Vec<Stat> = pids.filter_map(|pid| Stat::read(pid).ok()).collect();
         let mut tree = vec![root];
@@ -126,7 +128,7 @@ impl Drop for Process {
             let _ = kill_process(pid, Signal::TERM);
         }
         let asked = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < END {
+        while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < STOP_TIMEOUT {
             thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();
@@ -134,7 +136,7 @@ impl Drop for Process {
     }
 }
 
-/// Reads the log to its end, so that the subject never waits for its reader.
+/// Reads the log to its end, so that the server never waits for its reader.
 fn follow(stderr: ChildStderr, marker: &str, log: &Mutex<VecDeque<String>>, found: &Sender<SocketAddr>) {
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { return };
@@ -147,7 +149,7 @@ fn follow(stderr: ChildStderr, marker: &str, log: &Mutex<VecDeque<String>>, foun
         }
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         log.push_back(line);
-        if log.len() > KEPT_LINES {
+        if log.len() > LOG_LINES {
             log.pop_front();
         }
     }

@@ -1,9 +1,9 @@
-//! Who is measured.
+//! The servers under test: programs with their settings.
 
 /// Requests that an instance serves where instances are reused: the default of `wasmtime serve` for WASI 0.3.
 const REUSE: &str = "128";
 
-/// What a subject is made of.
+/// A program that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// hyper in this very binary.
@@ -37,9 +37,9 @@ pub enum Form {
     Precompiled,
 }
 
-/// One who is measured.
+/// A program with its settings: one row of the tables.
 #[derive(Debug, Clone)]
-pub struct Subject {
+pub struct Server {
     /// Its name on the command line and in the JSON.
     pub id: &'static str,
     /// Its name in the tables.
@@ -51,8 +51,8 @@ pub struct Subject {
     pub environment: Vec<(&'static str, String)>,
 }
 
-impl Subject {
-    /// A subject that serves a .wasm file for WASI 0.2, with the defaults of its program.
+impl Server {
+    /// One that serves a .wasm file for WASI 0.2, with the defaults of its program.
     pub fn new(id: &'static str, title: &'static str, program: Program) -> Self {
         Self { id, title, program, wasi: Wasi::V02, form: Form::Wasm, flags: Vec::new(), environment: Vec::new() }
     }
@@ -74,43 +74,43 @@ impl Subject {
     }
 }
 
-/// Everyone, native first: the ratios are to the first one.
-pub fn all() -> Vec<Subject> {
+/// All of them, native first: the ratios are to the first one.
+pub fn all() -> Vec<Server> {
     use Program::{Flask, Native, Taffrail, Wasmtime};
     vec![
-        Subject::new("native", "native hyper", Native),
-        Subject::new("taffrail", "taffrail 0.2, fresh", Taffrail),
-        Subject::new("taffrail-reuse", "taffrail 0.2, reuse", Taffrail).flags(&["--instance-reuse", REUSE]),
-        Subject::new("taffrail-03", "taffrail 0.3, fresh", Taffrail).on(Wasi::V03),
-        Subject::new("taffrail-03-reuse", "taffrail 0.3, reuse", Taffrail)
+        Server::new("native", "native hyper", Native),
+        Server::new("taffrail", "taffrail 0.2, fresh", Taffrail),
+        Server::new("taffrail-reuse", "taffrail 0.2, reuse", Taffrail).flags(&["--instance-reuse", REUSE]),
+        Server::new("taffrail-03", "taffrail 0.3, fresh", Taffrail).on(Wasi::V03),
+        Server::new("taffrail-03-reuse", "taffrail 0.3, reuse", Taffrail)
             .on(Wasi::V03)
             .flags(&["--instance-reuse", REUSE]),
-        Subject::new("wasmtime", "wasmtime serve 0.2, default", Wasmtime),
-        Subject::new("wasmtime-reuse", "wasmtime serve 0.2, reuse", Wasmtime)
+        Server::new("wasmtime", "wasmtime serve 0.2, default", Wasmtime),
+        Server::new("wasmtime-reuse", "wasmtime serve 0.2, reuse", Wasmtime)
             .flags(&["--max-instance-reuse-count", REUSE]),
-        Subject::new("wasmtime-03", "wasmtime serve 0.3, default", Wasmtime).on(Wasi::V03), // reuses: 128 × 16
-        Subject::new("flask", "Flask + gunicorn", Flask),
+        Server::new("wasmtime-03", "wasmtime serve 0.3, default", Wasmtime).on(Wasi::V03), // reuses: 128 × 16
+        Server::new("flask", "Flask + gunicorn", Flask),
     ]
 }
 
-/// Those whose start is measured.
-pub fn starters() -> Vec<Subject> {
+/// Those whose cold start is measured.
+pub fn cold_starts() -> Vec<Server> {
     use Program::{Flask, Native, Taffrail, Wasmtime};
     vec![
-        Subject::new("native", "native hyper", Native),
-        Subject::new("taffrail", "taffrail, .wasm", Taffrail),
-        Subject::new("taffrail-precompiled", "taffrail, precompiled", Taffrail).precompiled(),
-        Subject::new("wasmtime", "wasmtime serve, .wasm", Wasmtime),
-        Subject::new("wasmtime-precompiled", "wasmtime serve, precompiled", Wasmtime).precompiled(),
-        Subject::new("flask", "Flask + gunicorn", Flask),
+        Server::new("native", "native hyper", Native),
+        Server::new("taffrail", "taffrail, .wasm", Taffrail),
+        Server::new("taffrail-precompiled", "taffrail, precompiled", Taffrail).precompiled(),
+        Server::new("wasmtime", "wasmtime serve, .wasm", Wasmtime),
+        Server::new("wasmtime-precompiled", "wasmtime serve, precompiled", Wasmtime).precompiled(),
+        Server::new("flask", "Flask + gunicorn", Flask),
     ]
 }
 
-/// Taffrail as it ships against a build without telemetry and deadline, which `--all-off` names: no flag switches them off.
-pub fn telemetry() -> Vec<Subject> {
+/// Taffrail as it ships beside a build without telemetry and deadline, which `--all-off` names: no flag switches them off.
+pub fn telemetry() -> Vec<Server> {
     vec![
-        Subject::new("all-off", "taffrail, all off", Program::AllOff),
-        Subject::new("as-shipped", "taffrail, metrics and deadline on", Program::Taffrail),
+        Server::new("all-off", "taffrail, all off", Program::AllOff),
+        Server::new("as-shipped", "taffrail, metrics and deadline on", Program::Taffrail),
     ]
 }
 
@@ -118,17 +118,17 @@ pub fn telemetry() -> Vec<Subject> {
 pub const OTLP: &str = "OTEL_EXPORTER_OTLP_";
 
 /// Taffrail without a trace collector, with one that is not there, and with one that never answers.
-pub fn collectors(closed: &str, silent: &str) -> Vec<Subject> {
+pub fn collectors(closed: &str, silent: &str) -> Vec<Server> {
     let to = |address: &str| vec![("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))];
     vec![
-        Subject::new("no-collector", "no collector", Program::Taffrail),
-        Subject {
+        Server::new("no-collector", "no collector", Program::Taffrail),
+        Server {
             environment: to(closed),
-            ..Subject::new("closed-collector", "collector: closed port", Program::Taffrail)
+            ..Server::new("closed-collector", "collector: closed port", Program::Taffrail)
         },
-        Subject {
+        Server {
             environment: to(silent),
-            ..Subject::new("silent-collector", "collector: accepts, never answers", Program::Taffrail)
+            ..Server::new("silent-collector", "collector: accepts, never answers", Program::Taffrail)
         },
     ]
 }

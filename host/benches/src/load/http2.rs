@@ -1,5 +1,5 @@
 //! HTTP/2: one connection, and as many streams at once as there are clients. hyper's client, which costs more than
-//! h2load does: the ratios of this work are kinder to slow subjects than those over HTTP/1.1.
+//! h2load does: the ratios of this workload are kinder to slow servers than those over HTTP/1.1.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use crate::load::Work;
+use crate::load::workload::Workload;
 
 /// One client of a connection that it shares.
 #[derive(Clone)]
@@ -23,13 +23,13 @@ pub struct Client {
 
 impl Client {
     /// Opens the connection.
-    pub async fn connect(target: SocketAddr, work: &Work, token: &str) -> anyhow::Result<Self> {
+    pub async fn connect(target: SocketAddr, workload: &Workload, token: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(target).await.context("connecting")?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = Request::get(format!("http://{target}/app")).header("x-auth-token", token).body(())?;
-        Ok(Self { sender, request, expected: work.answer() })
+        Ok(Self { sender, request, expected: workload.response_length() })
     }
 
     /// One request and its whole response.

@@ -1,38 +1,38 @@
 //! The results for people: Markdown, aligned, so that a terminal and `BENCHMARKS.md` show the same.
 
-use crate::results::{Cell, Results, Spread};
+use crate::results::{Results, Series, Spread};
 
-/// A column: its heading, and what it says of a cell beside the cell that it is compared with.
-type Column = (&'static str, fn(&Cell, &Cell) -> String);
+/// A column: its heading, and what it says of a series beside its baseline.
+type Column = (&'static str, fn(&Series, &Series) -> String);
 
 const THROUGHPUT: [Column; 9] = [
-    ("requests/s", |cell, _| spread(cell.spread("requests_per_second"))),
-    ("÷ first", |cell, base| spread(cell.ratio("requests_per_second", base))),
-    ("MB/s each way", |cell, _| spread(cell.spread("megabytes_per_second"))),
-    ("CPU µs/request", |cell, _| spread(cell.spread("cpu_us_per_request"))),
-    ("÷ first", |cell, base| spread(cell.ratio("cpu_us_per_request", base))),
-    ("… at half load", |cell, _| spread(cell.spread("half_cpu_us_per_request"))),
-    ("generator's", |cell, _| spread(cell.spread("generator_cpu_us_per_request"))),
-    ("peak RSS, MiB", |cell, _| spread(cell.spread("peak_rss_mib"))),
-    ("failed", |cell, _| number(cell.sum("failed"))),
+    ("requests/s", |series, _| spread(series.spread("requests_per_second"))),
+    ("÷ first", |series, baseline| spread(series.ratio("requests_per_second", baseline))),
+    ("MB/s each way", |series, _| spread(series.spread("megabytes_per_second"))),
+    ("CPU µs/request", |series, _| spread(series.spread("cpu_us_per_request"))),
+    ("÷ first", |series, baseline| spread(series.ratio("cpu_us_per_request", baseline))),
+    ("… at half load", |series, _| spread(series.spread("half_cpu_us_per_request"))),
+    ("generator's", |series, _| spread(series.spread("generator_cpu_us_per_request"))),
+    ("peak RSS, MiB", |series, _| spread(series.spread("peak_rss_mib"))),
+    ("failed", |series, _| number(series.sum("failed"))),
 ];
 
 const LATENCY: [Column; 8] = [
-    ("p50 µs", |cell, _| spread(cell.spread("p50_us"))),
-    ("p99 µs", |cell, _| spread(cell.spread("p99_us"))),
-    ("p99.9 µs", |cell, _| spread(cell.spread("p999_us"))),
-    ("half load: requests/s", |cell, _| spread(cell.spread("half_requests_per_second"))),
-    ("p50 µs", |cell, _| spread(cell.spread("half_p50_us"))),
-    ("p99 µs", |cell, _| spread(cell.spread("half_p99_us"))),
-    ("p99.9 µs", |cell, _| spread(cell.spread("half_p999_us"))),
-    ("p99 ÷ first", |cell, base| spread(cell.ratio("half_p99_us", base))),
+    ("p50 µs", |series, _| spread(series.spread("p50_us"))),
+    ("p99 µs", |series, _| spread(series.spread("p99_us"))),
+    ("p99.9 µs", |series, _| spread(series.spread("p999_us"))),
+    ("half load: requests/s", |series, _| spread(series.spread("half_requests_per_second"))),
+    ("p50 µs", |series, _| spread(series.spread("half_p50_us"))),
+    ("p99 µs", |series, _| spread(series.spread("half_p99_us"))),
+    ("p99.9 µs", |series, _| spread(series.spread("half_p999_us"))),
+    ("p99 ÷ first", |series, baseline| spread(series.ratio("half_p99_us", baseline))),
 ];
 
 const START: [Column; 4] = [
-    ("ms", |cell, _| spread(cell.spread("start_ms"))),
-    ("÷ first", |cell, base| spread(cell.ratio("start_ms", base))),
-    ("CPU ms", |cell, _| spread(cell.spread("start_cpu_ms"))),
-    ("RSS idle, MiB", |cell, _| spread(cell.spread("idle_rss_mib"))),
+    ("ms", |series, _| spread(series.spread("start_ms"))),
+    ("÷ first", |series, baseline| spread(series.ratio("start_ms", baseline))),
+    ("CPU ms", |series, _| spread(series.spread("start_cpu_ms"))),
+    ("RSS idle, MiB", |series, _| spread(series.spread("idle_rss_mib"))),
 ];
 
 /// Rates, cost and memory.
@@ -45,7 +45,7 @@ pub fn latency(results: &Results) -> String {
     of_results(results, &LATENCY)
 }
 
-/// Starts.
+/// Cold starts.
 pub fn start(results: &Results) -> String {
     of_results(results, &START)
 }
@@ -54,18 +54,18 @@ fn of_results(results: &Results, columns: &[Column]) -> String {
     if results.0.is_empty() {
         return "Left out of this run.\n".to_owned();
     }
-    let first = results.0.first().map_or("first", |cell| cell.subject);
-    let mut rows = vec![vec!["work".to_owned(), "subject".to_owned()]];
+    let first = results.0.first().map_or("first", |series| series.server);
+    let mut rows = vec![vec!["workload".to_owned(), "server".to_owned()]];
     rows[0].extend(columns.iter().map(|(heading, _)| heading.replace("first", first)));
-    let mut work = "";
-    for cell in &results.0 {
-        let mut row = vec![if cell.work == work { String::new() } else { cell.work_title.to_owned() }];
-        work = cell.work;
-        row.push(cell.subject_title.to_owned());
-        match (&cell.absent, results.base(cell)) {
+    let mut workload = "";
+    for series in &results.0 {
+        let mut row = vec![if series.workload == workload { String::new() } else { series.workload_title.to_owned() }];
+        workload = series.workload;
+        row.push(series.server_title.to_owned());
+        match (&series.skipped, results.baseline(series)) {
             // The reason in full is below the tables.
             (Some(why), _) => row.push(why.split(':').next().unwrap_or_default().to_owned()),
-            (None, base) => row.extend(columns.iter().map(|(_, text)| text(cell, base.unwrap_or(cell)))),
+            (None, baseline) => row.extend(columns.iter().map(|(_, text)| text(series, baseline.unwrap_or(series)))),
         }
         row.resize(rows[0].len(), String::new());
         rows.push(row);

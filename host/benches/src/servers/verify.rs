@@ -1,4 +1,4 @@
-//! Right before fast: every subject gives the same answers, or it is not measured.
+//! Right before fast: a server that does not give the expected responses is not measured.
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::subjects::Component;
+use crate::servers::server::Component;
 
-/// Asks a subject for what the benchmark relies on.
+/// Sends a server the requests whose responses the benchmark relies on.
 ///
 /// # Errors
-/// Names the first request whose answer differs.
-pub fn answers(target: SocketAddr, component: Component, token: &str) -> anyhow::Result<()> {
+/// Names the first request whose response differs.
+pub fn responses(target: SocketAddr, component: Component, token: &str) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match component {
@@ -43,7 +43,7 @@ async fn hello(target: SocketAddr, token: &str) -> anyhow::Result<()> {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let (found_status, found_body) = ask(target, request.body(Full::default())?).await.context(path)?;
+        let (found_status, found_body) = exchange(target, request.body(Full::default())?).await.context(path)?;
         let found_body = String::from_utf8_lossy(&found_body);
         ensure!(
             (found_status, &*found_body) == (status, body),
@@ -57,12 +57,12 @@ async fn hello(target: SocketAddr, token: &str) -> anyhow::Result<()> {
 async fn echo(target: SocketAddr) -> anyhow::Result<()> {
     let body: Bytes = (0..64 * 1024_u32).map(|number| (number % 251) as u8).collect();
     let request = Request::post("/echo").header("host", target.to_string()).body(Full::new(body.clone()))?;
-    let (status, found) = ask(target, request).await.context("/echo")?;
+    let (status, found) = exchange(target, request).await.context("/echo")?;
     ensure!(status == 200 && found == body, "POST /echo: {status} and {} bytes, and not the body", found.len());
     Ok(())
 }
 
-async fn ask(target: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Result<(u16, Bytes)> {
+async fn exchange(target: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Result<(u16, Bytes)> {
     let stream = TcpStream::connect(target).await?;
     let (mut sender, connection): (SendRequest<_>, _) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
