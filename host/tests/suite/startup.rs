@@ -203,7 +203,8 @@ fn every_bad_flag_is_named_at_once() {
 #[tokio::test]
 async fn a_config_file_that_is_no_text_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, link) = (dir.path().join("..2026_11_25"), std::os::unix::fs::symlink::<&str, std::path::PathBuf>);
+    let data = dir.path().join("..2026_11_25");
+    let link = |to: &str, at: std::path::PathBuf| std::os::unix::fs::symlink(to, at);
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("auth-tokens"), "\u{feff}one\r\ntwo\r\n").unwrap();
     std::fs::write(data.join("keystore.p12"), [0xff, 0xfe]).unwrap();
