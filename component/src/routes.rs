@@ -53,12 +53,11 @@ fn app(inputs: &impl Inputs) -> Answer {
 /// The one token that a request presents: none when it is missing, empty or ambiguous.
 fn presented_token(inputs: &impl Inputs) -> Option<Vec<u8>> {
     let presented = inputs.header(TOKEN_HEADER);
-    let (values, read): (_, fn(&[u8]) -> Option<&[u8]>) = match presented.is_empty() {
-        true => (inputs.header("authorization"), bearer_token),
-        false => (presented, |value| Some(value)),
-    };
+    let is_bearer = presented.is_empty();
+    let values = if is_bearer { inputs.header("authorization") } else { presented };
     let [value] = <[Vec<u8>; 1]>::try_from(values).ok()?;
-    read(&value).filter(|token| !token.is_empty()).map(<[u8]>::to_vec)
+    let token = if is_bearer { bearer_token(&value)? } else { &value };
+    (!token.is_empty()).then(|| token.to_vec())
 }
 
 /// What follows the scheme `Bearer` and at least one space (RFC 6750, 2.1).
