@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use taffrail::cli::{Command, CommandLine};
 use taffrail::config::Config;
-use taffrail::{Host, TerminationSignals, install_log};
+use taffrail::{Host, TerminationSignals, install_log, install_panic_hook};
 
 /// Turns of tasks after which a thread looks at its sockets and clocks although there is more to run. A guest that computes has
 /// turns of 2 ms, so that tokio's own 61 let everybody else wait for 120 ms; 8 cost nothing that could be measured
@@ -13,6 +13,7 @@ use taffrail::{Host, TerminationSignals, install_log};
 const EVENT_INTERVAL: u32 = 8;
 
 fn main() -> ExitCode {
+    install_panic_hook();
     let (ended, failure) = match CommandLine::parse().command {
         Command::Serve(flags) => (flags.check().map_err(Into::into).and_then(start), 2), // as clap for a wrong flag
         Command::Compile(flags) => (flags.run(), 2),

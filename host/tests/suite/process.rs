@@ -107,6 +107,19 @@ fn a_second_signal_ends_at_once() {
     process.wait_for_line("asked twice");
 }
 
+/// What panics is tokio, over a variable of its own.
+#[test]
+fn a_panic_is_a_line_of_the_log() {
+    let mut command = TestHost::serving("hello").command();
+    let output = command.env("TOKIO_WORKER_THREADS", "many").output().expect("it runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(101), 1), "{said}");
+    let line: serde_json::Value = serde_json::from_str(&said).expect("a JSON line");
+    assert_eq!((line["level"].as_str(), line["thread"].as_str()), (Some("ERROR"), Some("main")), "{said}");
+    assert!(line["panic"].as_str().is_some_and(|text| text.contains("TOKIO_WORKER_THREADS")), "{said}");
+    assert!(line["location"].as_str().is_some_and(|text| text.contains(".rs:")), "{said}");
+}
+
 #[test]
 fn flags_can_be_environment_variables() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_taffrail"));
