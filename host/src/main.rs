@@ -1,6 +1,7 @@
 //! The binary: parse, start, wait for the signal, drain, exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use taffrail::cli::{Command, CommandLine};
@@ -11,6 +12,9 @@ use taffrail::{Host, TerminationSignals, install_log, install_panic_hook};
 /// turns of 2 ms, so that tokio's own 61 let everybody else wait for 120 ms; 8 cost nothing that could be measured
 /// (`BENCHMARKS.md`).
 const EVENT_INTERVAL: u32 = 8;
+
+/// How long the end of the process waits for threads that wait for somebody else, such as a resolver.
+const THREADS_MAX: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     install_panic_hook();
@@ -31,7 +35,10 @@ fn start(mut config: Config) -> anyhow::Result<ExitCode> {
     config.guest.compiler = std::env::current_exe().ok();
     install_log(&config.log, config.log_format)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().event_interval(EVENT_INTERVAL).build()?.block_on(serve(config))
+    let runtime = runtime.enable_all().event_interval(EVENT_INTERVAL).build()?;
+    let ended = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(THREADS_MAX);
+    ended
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
