@@ -7,3 +7,4 @@ pub(crate) mod otlp;
 pub(crate) mod panics;
 pub(crate) mod rate_limit;
 pub(crate) mod spans;
+pub(crate) mod stderr;

@@ -9,6 +9,7 @@ mod foreign;
 mod health;
 mod hostile;
 mod limits;
+mod logs;
 mod metrics;
 mod outbound;
 mod precompiled;
