@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::admin::Admin;
 use crate::capacity::{self, Machine};
 use crate::config::Config;
-use crate::guest::Guest;
+use crate::guest::{Guest, Interrupt};
 use crate::lifecycle::{Lifecycle, Phase, Step};
 use crate::request::Requests;
 use crate::server::{self, Server, ServerHandle};
@@ -58,7 +58,9 @@ impl Host {
         let pool = limits.max_in_flight.unwrap_or(capacity::IN_FLIGHT) + SPARE_GUESTS;
         let reuse = settings.reuse;
         let machine = Machine::detect();
-        let load = move || Guest::load(&settings, pool, machine.memory);
+        let interrupt = Interrupt::default();
+        let _interrupted_when_dropped = interrupt.on_drop(); // a start that is given up leaves no compiler behind
+        let load = move || Guest::load(&settings, pool, machine.memory, &interrupt);
         let mut loading = tokio::task::spawn_blocking(load);
         let started = Instant::now();
         let mut guest = loop {
@@ -84,8 +86,11 @@ impl Host {
 
         lifecycle.advance(Phase::Starting(Step::Listen));
         let (allocator, digest) = (guest.allocator(), guest.revision().digest.clone());
-        let spans =
-            Spans::from_environment(&config.application, guest.revision().short_digest(), guest.metrics().clone())?;
+        let (application, version) = (config.application.clone(), guest.revision().short_digest().to_owned());
+        let metrics = guest.metrics().clone();
+        // Reads a file, perhaps from where nobody answers: not on the thread that looks after the signals.
+        let spans = tokio::task::spawn_blocking(move || Spans::from_environment(&application, &version, metrics));
+        let spans = spans.await.context("set up the traces")??;
         let (in_flight, phase) = (capacity.in_flight, lifecycle.clone());
         let guest = Arc::new(guest);
         guest.retire_idle_instances();

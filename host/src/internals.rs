@@ -10,7 +10,7 @@ use hyper::{Request, Response, Uri};
 use tokio::time::Instant;
 
 use crate::config::GuestSettings;
-use crate::guest::{Guest, RequestContext};
+use crate::guest::{Guest, Interrupt, RequestContext};
 use crate::http::request_body::RequestBody;
 use crate::http::trace_context::TraceParent;
 use crate::telemetry::spans::GuestTrace;
@@ -30,7 +30,7 @@ impl Loaded {
     /// # Errors
     /// As a start would fail.
     pub fn new(settings: &GuestSettings, guests: u32, memory: u64) -> anyhow::Result<Self> {
-        let mut guest = Guest::load(settings, guests, u64::MAX)?;
+        let mut guest = Guest::load(settings, guests, u64::MAX, &Interrupt::default())?;
         guest.set_memory(memory);
         Ok(Self(Arc::new(guest)))
     }

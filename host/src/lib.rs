@@ -99,6 +99,8 @@ pub mod internals;
 pub use host::{Drained, Host};
 pub use lifecycle::TerminationSignals;
 pub use telemetry::logs::install as install_log;
+pub use telemetry::panics::install as install_panic_hook;
+pub use telemetry::stderr::Stderr;
 
 /// Every request makes some hundred small allocations: this was a tenth of its cost with glibc's allocator, and is many times
 /// that with musl's, which the image would have.

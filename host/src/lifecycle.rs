@@ -91,29 +91,49 @@ impl Lifecycle {
     }
 }
 
-/// SIGTERM (Kubernetes ends a pod) and SIGINT (Ctrl-C), told apart by nothing.
+/// SIGTERM (Kubernetes ends a pod) and SIGINT (Ctrl-C), told apart by nothing; and the signals that would end a process that
+/// does not know them, which cost no request here: they are logged, and nothing else comes of them.
 #[derive(Debug)]
 pub struct TerminationSignals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    quit: Signal,
+    user1: Signal,
+    user2: Signal,
     asked: bool,
 }
 
 impl TerminationSignals {
-    /// Takes over both signals. From now on neither ends the process by itself.
+    /// Takes over SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2. From now on none of them ends the process by itself.
     ///
     /// # Errors
     /// When the operating system refuses a handler, or outside a runtime with I/O enabled.
     pub fn install() -> io::Result<Self> {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt, asked: false })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+            asked: false,
+        })
     }
 
-    /// Waits for the next of them, logs it, and returns its name.
+    /// Waits for the next that asks the process to end, logs it, and returns its name. Those that are ignored are logged for
+    /// as long as this waits.
     pub async fn next(&mut self) -> &'static str {
-        let signal = tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        let signal = loop {
+            let ignored = tokio::select! {
+                _ = self.terminate.recv() => break "SIGTERM",
+                _ = self.interrupt.recv() => break "SIGINT",
+                _ = self.hangup.recv() => "SIGHUP",
+                _ = self.quit.recv() => "SIGQUIT",
+                _ = self.user1.recv() => "SIGUSR1",
+                _ = self.user2.recv() => "SIGUSR2",
+            };
+            tracing::warn!(signal = ignored, "this signal is ignored: SIGTERM drains");
         };
         if self.asked {
             tracing::warn!(signal, "asked twice: ending at once");

@@ -13,6 +13,21 @@ fuzz_target!(|text: &str| {
         Ok(checked) => {
             assert!(!checked.limits.deadline.is_zero() && checked.limits.max_headers > 0);
             assert!(checked.limits.max_in_flight.is_none_or(|count| count > 0));
+            let (limits, outbound) = (checked.limits, checked.guest.outbound.limits);
+            let durations = [
+                checked.drain_delay,
+                checked.drain_timeout,
+                limits.deadline,
+                limits.header_timeout,
+                limits.idle_timeout,
+                limits.body_timeout,
+                limits.write_timeout,
+                checked.guest.reuse.idle,
+                outbound.connect_timeout,
+                outbound.first_byte_timeout,
+                outbound.between_bytes_timeout,
+            ];
+            assert!(durations.iter().all(|duration| duration.as_secs() <= 31_557_600), "{durations:?}");
         }
         Err(faults) => assert!(faults.to_string().contains("TAFFRAIL_")),
     }

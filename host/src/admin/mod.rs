@@ -3,6 +3,7 @@
 
 mod status;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -17,9 +18,11 @@ use hyper::header::{ACCEPT, ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, Header
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::{self, Metrics};
@@ -34,11 +37,18 @@ const READYZ: &str = "/readyz";
 const VERSION: &str = "/version";
 const METRICS: &str = "/metrics";
 
-/// Probes and scrapes are few. More connections than this wait in the backlog.
+/// Probes and scrapes are few. When there are as many connections as this, the oldest makes room for a newcomer.
 const CONNECTIONS_MAX: usize = 128;
 
-/// How long a client may take to send a head, and how long a connection may be idle.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may take in all, for one request and its answer. Probes have given up by then: the chart's wait for
+/// two seconds, `check-health` for as long at each step.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a head may have, in bytes.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// How many turns of tasks go by before the thread looks at its sockets: a probe's request is seen although many others knock.
+const EVENT_INTERVAL: u32 = 8;
 
 /// The running admin listener. It ends when this is dropped.
 #[derive(Debug)]
@@ -72,7 +82,8 @@ impl Admin {
             .with_context(|| format!("cannot listen on {address} (--admin-listen)"))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
         let component = Arc::<OnceLock<_>>::default();
         let state = Arc::new(State { lifecycle, component: component.clone(), status: Status::default() });
         let (stop, stopped) = oneshot::channel::<Infallible>();
@@ -105,10 +116,9 @@ impl Admin {
 
 async fn accept(listener: std::net::TcpListener, state: Arc<State>) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = VecDeque::with_capacity(CONNECTIONS_MAX); // the oldest first
     tokio::spawn(sample(state.clone()));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -117,16 +127,35 @@ async fn accept(listener: std::net::TcpListener, state: Arc<State>) -> std::io::
                 continue;
             }
         };
-        let state = state.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(state.answer(&request))));
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(%error, "admin connection");
-            }
-            drop(permit);
-        });
+        make_room(&mut connections).await;
+        connections.push_back(tokio::spawn(serve(stream, state.clone())));
+        tokio::task::yield_now().await; // every connection has a turn before the next one is taken
+    }
+}
+
+/// Ends the oldest connection where there are as many as there may be.
+async fn make_room(connections: &mut VecDeque<JoinHandle<()>>) {
+    if connections.len() < CONNECTIONS_MAX {
+        return;
+    }
+    connections.retain(|connection| !connection.is_finished());
+    if connections.len() == CONNECTIONS_MAX
+        && let Some(oldest) = connections.pop_front()
+    {
+        oldest.abort();
+        let _ = oldest.await; // its descriptor is free
+    }
+}
+
+/// One request and its answer: who asks again connects again.
+async fn serve(stream: TcpStream, state: Arc<State>) {
+    let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(state.answer(&request))));
+    let mut builder = http1::Builder::new();
+    builder.keep_alive(false).max_buf_size(HEAD_MAX).header_read_timeout(None);
+    match timeout(CONNECTION_TIMEOUT, builder.serve_connection(TokioIo::new(stream), service)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "admin connection"),
+        Err(_) => tracing::debug!("admin connection: its time is over"),
     }
 }
 

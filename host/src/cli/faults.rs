@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::http::uri::without_userinfo;
+
 /// Every fault of a configuration, one line each.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Faults(Vec<String>);
@@ -28,7 +30,7 @@ impl Faults {
         text: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        parse(text).map_err(|why| self.add(flag, &format!("{text:?} {why}"))).ok()
+        parse(text).map_err(|why| self.add(flag, &format!("{:?} {why}", without_userinfo(text)))).ok()
     }
 
     pub(crate) fn add(&mut self, flag: &str, fault: &str) {

@@ -10,10 +10,17 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "is not an address; write IP:PORT, such as 0.0.0.0:8080 or [::]:8080".to_owned())
 }
 
-/// A number with its unit.
+/// The longest duration: a year, as `1y` is read. An instant that is too far away is none (the sum would panic), and tokio's
+/// timers reach 2.2 years.
+const DURATION_MAX: Duration = Duration::from_secs(31_557_600);
+
+/// A number with its unit, at most [`DURATION_MAX`].
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "is not a duration; write a number with its unit, such as 500ms, 5s or 1m".to_owned())
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
+        Ok(_) => Err("is out of bounds; write a duration of at most 1y".to_owned()),
+        Err(_) => Err("is not a duration; write a number with its unit, such as 500ms, 5s or 1m".to_owned()),
+    }
 }
 
 /// A pool of guests is sized by it, so it has a bound: 1,000,000.
@@ -73,5 +80,22 @@ pub(crate) fn health_path(text: &str) -> Result<Option<String>, String> {
         "" => Ok(None),
         path if path.starts_with('/') && !path.contains(['?', '#', ' ']) => Ok(Some(path.to_owned())),
         _ => Err("is not a path; write /health, say, or nothing to turn it off".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_at_most_a_year() {
+        assert_eq!(duration("1y"), Ok(DURATION_MAX));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for text in ["1y 1ns", "299999999999y", "18446744073709551615s"] {
+            let refused = duration(text).unwrap_err();
+            assert!(refused.contains("at most 1y"), "{text}: {refused}");
+            assert_eq!(positive_duration(text), Err(refused));
+        }
+        assert!(duration("999999999999999999999999y").is_err(), "more than a number holds");
     }
 }

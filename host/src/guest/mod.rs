@@ -57,7 +57,7 @@ use shared::{Seat, SharedInstances};
 use store::{RequestScope, StoreTemplate};
 
 pub(crate) use body::GuestBody;
-pub(crate) use load::{STANDARD_STREAM, precompile};
+pub(crate) use load::{Interrupt, STANDARD_STREAM, precompile};
 pub use store::OFFERED;
 
 /// How long an instantiation may take at start. Runtimes of scripting languages take a second; nothing honest takes this.
@@ -92,18 +92,23 @@ pub(crate) struct RequestContext<G> {
 
 impl Guest {
     /// Reads, compiles and links a component; `guests` is how many may run at the same time, `memory` what the machine has,
-    /// in bytes. Blocks the thread.
+    /// in bytes. Blocks the thread; `interrupt` ends the compiler that it waits for.
     ///
     /// # Errors
     /// One sentence that says what is wrong with the file, or with the machine.
-    pub(crate) fn load(settings: &GuestSettings, guests: u32, memory: u64) -> anyhow::Result<Self> {
+    pub(crate) fn load(
+        settings: &GuestSettings,
+        guests: u32,
+        memory: u64,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
         let limits = settings.limits;
         let source = Source::read(settings)?;
         let concurrent = source.is_concurrent();
         source.announce(memory);
         let (engine, allocator) = engine::start(guests, &limits, concurrent)?;
         let started = std::time::Instant::now();
-        let (revision, linked) = source.load(&engine)?;
+        let (revision, linked) = source.load(&engine, interrupt)?;
         tracing::info!(
             file = %revision.file.display(),
             digest = revision.digest,
@@ -374,7 +379,7 @@ mod tests {
                 },
             },
         };
-        let mut guest = Guest::load(&settings, 8, u64::MAX).unwrap();
+        let mut guest = Guest::load(&settings, 8, u64::MAX, &Interrupt::default()).unwrap();
         let one = guest.probe().await.unwrap();
         guest.set_memory(3 * one);
         let waiting = [guest.lease(scope()).await.unwrap(), guest.lease(scope()).await.unwrap()];

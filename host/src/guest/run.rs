@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::Lease;
 use crate::error::Error;
+use crate::telemetry::logs::{DETAIL_MAX, cut};
 use crate::telemetry::metrics::Metrics;
 
 type Running = Pin<Box<dyn Future<Output = Result<Option<Lease>, Error>> + Send>>;
@@ -66,11 +67,14 @@ impl Run {
             tokio::spawn(async move {
                 match run.await {
                     Ok(lease) => lease.into_iter().for_each(Lease::keep),
-                    Err(error) => tracing::warn!(
-                        reason = error.reason(),
-                        detail = error.detail(),
-                        "the guest failed after its response"
-                    ),
+                    Err(error) => {
+                        let (reason, detail) = (error.reason(), error.detail());
+                        tracing::warn!(
+                            reason,
+                            detail = &*cut(&detail, DETAIL_MAX),
+                            "the guest failed after its response"
+                        );
+                    }
                 }
             });
         }

@@ -7,10 +7,15 @@ use std::time::Duration;
 use crate::config::AccessLogMode;
 use crate::error::Fault;
 use crate::http::trace_context::TraceId;
+use crate::telemetry::logs::{DETAIL_MAX, cut};
 use crate::telemetry::rate_limit::{Pass, RateLimit};
 
 /// Causes of failures a second that are logged although the access log leaves the request out.
 const CAUSES_PER_SECOND: u32 = 10;
+
+/// The most that a line says of what a client chose, in bytes. The longest method that is registered has 17.
+const METHOD_MAX: usize = 32;
+const PATH_MAX: usize = 4 * 1024;
 
 /// Which requests are logged, and how. Shared by all requests.
 #[derive(Debug)]
@@ -70,6 +75,9 @@ impl AccessLog {
             (_, Pass::Yes { dropped_before }) => (dropped_before > 0).then_some(dropped_before),
         };
         let AccessLine { request_id, client, method, path, status, reason, detail, bytes, received, .. } = *line;
+        let (method, path) = (&*cut(method, METHOD_MAX), &*cut(path, PATH_MAX));
+        let detail = detail.map(|detail| cut(detail, DETAIL_MAX));
+        let detail = detail.as_deref();
         let (seconds, component) = (line.duration.as_secs_f64(), self.component.as_str());
         let first_byte = line.first_byte.map(|first_byte| first_byte.as_secs_f64());
         let trace_id = tracing::field::display(line.trace_id);
@@ -88,7 +96,8 @@ impl AccessLog {
         if let Pass::Yes { dropped_before } = self.causes.pass() {
             let left_out = (dropped_before > 0).then_some(dropped_before);
             let AccessLine { request_id, reason, detail, .. } = *line;
-            tracing::warn!(request_id, reason, detail, left_out, "a request failed");
+            let detail = detail.map(|text| cut(text, DETAIL_MAX));
+            tracing::warn!(request_id, reason, detail = detail.as_deref(), left_out, "a request failed");
         }
     }
 }

@@ -1,16 +1,21 @@
-//! Where log lines go: stderr, for people on a terminal and as JSON elsewhere.
+//! What log lines look like: for people on a terminal, JSON elsewhere.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
 use super::log_filter::env_filter;
+use super::stderr::Stderr;
 use crate::config::LogFormat;
+
+/// The longest cause of a failure that is logged, in bytes; a backtrace of a trap has a few KiB.
+pub(crate) const DETAIL_MAX: usize = 16 * 1024;
 
 /// Installs the process-wide log. `filter` was checked by the command line.
 ///
 /// # Errors
 /// When a log is installed already.
-pub fn install(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let builder = tracing_subscriber::fmt().with_env_filter(env_filter(filter)?).with_writer(io::stderr);
+pub fn install(filter: &str, format: LogFormat, stderr: Stderr) -> anyhow::Result<()> {
+    let builder = tracing_subscriber::fmt().with_env_filter(env_filter(filter)?).with_writer(stderr);
     let json = match format {
         LogFormat::Auto => !io::stderr().is_terminal(),
         LogFormat::Human => false,
@@ -22,4 +27,25 @@ pub fn install(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         builder.with_ansi(io::stderr().is_terminal()).try_init()
     };
     installed.map_err(|error| anyhow::anyhow!("install the log: {error}"))
+}
+
+/// A text that somebody else chose, within `max` bytes; a longer one is cut, with a mark that says how long it was.
+pub(crate) fn cut(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max {
+        return Cow::Borrowed(text);
+    }
+    let kept = &text[..text.floor_char_boundary(max)];
+    Cow::Owned(format!("{kept}… (cut: {} bytes in all)", text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn what_is_cut_says_so() {
+        assert_eq!(cut("short", 5), "short");
+        assert_eq!(cut("größer", 3), "gr… (cut: 8 bytes in all)");
+        assert_eq!(cut("", 0), "");
+    }
 }

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use super::metrics::Metrics;
 use super::rate_limit::{Pass, RateLimit};
+use crate::http::uri::without_userinfo;
 use crate::tls;
 
 /// The standard's default for one export.
@@ -68,6 +69,7 @@ impl Settings {
             Some(other) => bail!("OTEL_TRACES_EXPORTER: {other:?} is not offered; write otlp or none"),
         }
         if !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
+            let endpoint = without_userinfo(&endpoint);
             bail!("{name}: {endpoint:?} is not a URL; write http://collector:4318, say");
         }
         if let Some((name, protocol)) = traces("PROTOCOL")
@@ -122,7 +124,7 @@ pub(crate) fn provider_from_environment(
     if !named("OTEL_SERVICE_NAME", "") && !named("OTEL_RESOURCE_ATTRIBUTES", "service.name=") {
         resource = resource.with_service_name(service.to_owned());
     }
-    tracing::info!(endpoint = settings.endpoint, "exporting traces");
+    tracing::info!(endpoint = &*without_userinfo(&settings.endpoint), "exporting traces");
     let processor = BatchSpanProcessor::builder(exporter).build();
     Ok(Some(SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource.build()).build()))
 }
@@ -223,6 +225,7 @@ mod tests {
     fn a_wrong_variable_is_named_with_what_to_write() {
         for (name, value, says) in [
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "collector:4318", "write http://collector:4318"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "user:secret@collector:4318", "\"…@collector:4318\" is not a URL"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "write http/protobuf"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "write milliseconds"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "write gzip or none"),

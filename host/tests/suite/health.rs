@@ -69,6 +69,32 @@ async fn not_ready_while_the_component_is_compiled() {
     assert_eq!(get(process.addr(), "/health").await.status, 200);
 }
 
+/// The admin port ends a connection after five seconds; a probe that waited for that would be late.
+const LATE: std::time::Duration = std::time::Duration::from_secs(4);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_are_answered_whoever_holds_connections_to_the_admin_port() {
+    let host = TestHost::serving("hello").start().await;
+    let silent = String::new();
+    let half = "GET /livez HT".to_owned();
+    let unread = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
+    let large = format!("GET /livez HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(60_000));
+    let idle = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned();
+    let mut held = Vec::new();
+    for probe in 0..100 {
+        for hostile in [&silent, &half, &unread, &large, &idle] {
+            let stream = tokio::net::TcpStream::connect(host.admin).await.expect("the host accepts");
+            stream.writable().await.expect("a connection");
+            let _ = stream.try_write(hostile.as_bytes()); // it may be ended by then
+            held.push(stream);
+        }
+        let asked = std::time::Instant::now();
+        assert_eq!(get(host.admin, "/livez").await.status, 200);
+        assert!(asked.elapsed() < LATE, "probe {probe} was answered after {:?}", asked.elapsed());
+    }
+    assert_eq!(held.len(), 500);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_are_answered_however_busy_the_guests_are() {
     let host = TestHost::serving("spin").with("--max-in-flight", "8").start().await;

@@ -10,6 +10,7 @@ mod framing;
 mod health;
 mod hostile;
 mod limits;
+mod logs;
 mod metrics;
 mod outbound;
 mod precompiled;

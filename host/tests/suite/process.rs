@@ -105,6 +105,76 @@ fn a_second_signal_ends_at_once() {
     process.wait_for_line("asked twice");
 }
 
+/// The compiler is stopped, so that it would never end by itself.
+#[test]
+fn a_signal_while_the_component_is_compiled_ends_host_and_compiler() {
+    let functions = (0..2000)
+        .map(|_| format!("(func (param i32) (result i32) local.get 0 {})", "i32.const 7 i32.mul ".repeat(100)));
+    let component = wat_component_with("", &functions.collect::<String>(), "");
+    let mut process = Process::spawn(Setup::file(component.path()).command());
+    process.wait_for_line("compiling the component");
+    let compiler = loop {
+        assert!(process.is_running() && !process.log().contains("\"ready\""), "the compiler has not been seen");
+        if let Some(compiler) = process.children().first() {
+            break *compiler;
+        }
+    };
+    rustix::process::kill_process(compiler, Signal::STOP).expect("it runs");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(2));
+    assert!(process.whole_log().contains("error: SIGTERM before the start was complete"));
+    let since = std::time::Instant::now();
+    let runs = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", compiler.as_raw_nonzero()));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    while runs() {
+        assert!(since.elapsed() < PATIENCE, "the compiler is left behind");
+        std::thread::yield_now();
+    }
+}
+
+/// A thread that waits for somebody else holds the end for no longer than half a second.
+#[test]
+fn a_signal_while_a_pipe_is_read_that_nobody_writes_to_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.wasm");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).expect("a pipe");
+    let mut process = Process::spawn(Setup::file(&pipe).command());
+    process.wait_for_line("\"starting\"");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(2));
+    assert!(process.whole_log().contains("SIGTERM before the start was complete"));
+}
+
+#[test]
+fn signals_that_ask_for_nothing_are_logged_and_ignored() {
+    let mut process = TestHost::serving("hello").spawn();
+    for (signal, name) in
+        [(Signal::HUP, "SIGHUP"), (Signal::QUIT, "SIGQUIT"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")]
+    {
+        process.signal(signal);
+        assert!(process.wait_for_line(name).contains("ignored"));
+        assert_eq!(block_on(get(process.addr(), "/ping")).text(), "OK");
+        assert_eq!(block_on(get(process.admin(), "/readyz")).status, 200);
+    }
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+/// What panics is tokio, over a variable of its own.
+#[test]
+fn a_panic_is_a_line_of_the_log() {
+    let mut command = TestHost::serving("hello").command();
+    let output = command.env("TOKIO_WORKER_THREADS", "many").output().expect("it runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(101), 1), "{said}");
+    let line: serde_json::Value = serde_json::from_str(&said).expect("a JSON line");
+    assert_eq!((line["level"].as_str(), line["thread"].as_str()), (Some("ERROR"), Some("main")), "{said}");
+    assert!(line["panic"].as_str().is_some_and(|text| text.contains("TOKIO_WORKER_THREADS")), "{said}");
+    assert!(line["location"].as_str().is_some_and(|text| text.contains(".rs:")), "{said}");
+}
+
 #[test]
 fn flags_can_be_environment_variables() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_taffrail"));

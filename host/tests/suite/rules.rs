@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["lib", "cli", "config"]),
     ("lib", &["host", "lifecycle", "telemetry"]), // what it makes public
     ("internals", &["guest", "http", "telemetry", "config"]),
-    ("cli", &["guest", "telemetry", "config"]),
+    ("cli", &["guest", "http", "telemetry", "config"]),
     ("host", &["server", "admin", "request", "guest", "telemetry", "capacity", "config", "lifecycle"]),
     ("server", &["request", "transport", "telemetry", "config"]),
     ("request", &["guest", "transport", "http", "telemetry", "error", "config", "lifecycle"]),

@@ -2,7 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, bail};
@@ -45,12 +46,13 @@ fn too_large(file: &Path, error: anyhow::Error) -> anyhow::Error {
 pub(crate) fn compile_apart(
     engine: &Engine,
     binary: Option<&Path>,
+    interrupt: &Interrupt,
     file: &Path,
     bytes: &[u8],
 ) -> anyhow::Result<Component> {
     let Some(binary) = binary.filter(|_| cfg!(feature = "compiler")) else { return compile(engine, file, bytes) };
     check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
-    let Some(compiled) = another_process(binary, file, bytes)? else { return compile(engine, file, bytes) };
+    let Some(compiled) = another_process(binary, interrupt, file, bytes)? else { return compile(engine, file, bytes) };
     let found = precompiled::open(&compiled).context("the compiler was interrupted")?;
     load(engine, &compiled[..found.code]).map_err(|error| too_large(file, error.into()))
 }
@@ -58,36 +60,93 @@ pub(crate) fn compile_apart(
 /// Compiled code is at the most so many times as large as its component: measured were 2.9 to 4.5.
 const GROWTH: usize = 8;
 
+/// The process of the compiler, which can be ended while another thread waits for what it writes. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupt(Arc<Mutex<Compiling>>);
+
+#[derive(Debug, Default)]
+struct Compiling {
+    interrupted: bool,
+    process: Option<Child>,
+}
+
+/// Interrupts when it is dropped.
+#[derive(Debug)]
+pub(crate) struct InterruptOnDrop(Interrupt);
+
+impl Interrupt {
+    /// A guard: when it goes, a compiler that runs is killed, and none is started any more.
+    pub(crate) fn on_drop(&self) -> InterruptOnDrop {
+        InterruptOnDrop(self.clone())
+    }
+
+    fn spawn(&self, command: &mut Command) -> std::io::Result<Pipes> {
+        let mut compiling = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if compiling.interrupted {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
+        let process = compiling.process.insert(command.spawn()?);
+        Ok((process.stdin.take(), process.stdout.take(), process.stderr.take()))
+    }
+
+    /// Once its pipes are closed the process has ended, or does so at once.
+    fn wait(&self) -> std::io::Result<ExitStatus> {
+        let mut compiling = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = compiling.process.as_mut().map_or_else(|| Err(std::io::ErrorKind::NotFound.into()), Child::wait);
+        compiling.process = None;
+        ended
+    }
+}
+
+type Pipes = (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>);
+
+impl Drop for InterruptOnDrop {
+    fn drop(&mut self) {
+        let mut compiling = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        compiling.interrupted = true;
+        if let Some(process) = &mut compiling.process {
+            let _ = process.kill(); // it may have ended by itself
+        }
+    }
+}
+
 /// What another process has compiled; `None` where none can be had.
-fn another_process(compiler: &Path, file: &Path, bytes: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+fn another_process(
+    compiler: &Path,
+    interrupt: &Interrupt,
+    file: &Path,
+    bytes: &[u8],
+) -> anyhow::Result<Option<Vec<u8>>> {
     let mut command = Command::new(compiler);
     command.args(["compile", STANDARD_STREAM, "--output", STANDARD_STREAM]);
-    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut process = match spawned {
-        Ok(process) => process,
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (input, output, errors) = match interrupt.spawn(&mut command) {
+        Ok(pipes) => pipes,
+        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => bail!("the start was interrupted"),
         Err(error) => {
             tracing::warn!(%error, "no process for the compiler: compiling in this one, which will keep some of the memory");
             return Ok(None);
         }
     };
-    let (input, output) = (process.stdin.take(), process.stdout.take());
     let mut compiled = Vec::with_capacity(bytes.len() * GROWTH); // what stays untouched of it costs nothing
-    let ended = thread::scope(|scope| {
+    let mut said = Vec::new();
+    thread::scope(|scope| {
         scope.spawn(|| input.map(|mut input| input.write_all(bytes))); // a compiler that ends early says why itself
-        output.map_or(Ok(0), |mut output| output.read_to_end(&mut compiled))?;
-        process.wait_with_output()
+        scope.spawn(|| errors.map(|mut errors| errors.read_to_end(&mut said)));
+        output.map_or(Ok(0), |mut output| output.read_to_end(&mut compiled))
     })?;
-    if ended.status.success() {
+    let status = interrupt.wait()?;
+    if status.success() {
         return Ok(Some(compiled));
     }
-    let said = String::from_utf8_lossy(&ended.stderr);
+    let said = String::from_utf8_lossy(&said);
     match said.trim_end().strip_prefix("error: - ") {
         Some(said) => bail!("{} {said}", file.display()),
         None => bail!(
             "{}: the compiler ended with {}{}; when memory is short, run `taffrail compile` where there is more, and serve what it \
              writes with --allow-precompiled",
             file.display(),
-            ended.status,
+            status,
             if said.is_empty() { String::new() } else { format!(" ({})", said.trim_end()) }
         ),
     }

@@ -5,5 +5,5 @@ mod imports;
 mod precompiled;
 mod source;
 
-pub(crate) use compiler::STANDARD_STREAM;
+pub(crate) use compiler::{Interrupt, STANDARD_STREAM};
 pub(crate) use source::{Revision, Source, precompile};

@@ -8,7 +8,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime_wasi_http::{p2, p3};
 
-use super::compiler::{self, STANDARD_STREAM};
+use super::compiler::{self, Interrupt, STANDARD_STREAM};
 use super::imports::{check, types_alone};
 use super::precompiled::{self, Precompiled};
 use crate::config::GuestSettings;
@@ -100,16 +100,19 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Checks, compiles (if it is not yet) and links it.
+    /// Checks, compiles (if it is not yet) and links it. `interrupt` ends the compiler, if that is a process of its own.
     ///
     /// # Errors
     /// One sentence for each way in which the file can be wrong.
-    pub(crate) fn load(&self, engine: &Engine) -> anyhow::Result<(Revision, Linked)> {
+    pub(crate) fn load(&self, engine: &Engine, interrupt: &Interrupt) -> anyhow::Result<(Revision, Linked)> {
         let (file, bytes) = (self.settings.component.as_path(), &self.bytes);
         let (component, digest, size) = match &self.sealed {
-            Some(sealed) => (open(engine, self.settings, bytes, sealed)?, sealed.digest.clone(), sealed.size),
+            Some(sealed) => {
+                (open(engine, self.settings, interrupt, bytes, sealed)?, sealed.digest.clone(), sealed.size)
+            }
             None => {
-                let component = compiler::compile_apart(engine, self.settings.compiler.as_deref(), file, bytes)?;
+                let component =
+                    compiler::compile_apart(engine, self.settings.compiler.as_deref(), interrupt, file, bytes)?;
                 (component, precompiled::digest(bytes), bytes.len())
             }
         };
@@ -158,7 +161,13 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Takes precompiled code, or compiles the fallback where that is of another version.
-fn open(engine: &Engine, settings: &GuestSettings, bytes: &[u8], found: &Precompiled) -> anyhow::Result<Component> {
+fn open(
+    engine: &Engine,
+    settings: &GuestSettings,
+    interrupt: &Interrupt,
+    bytes: &[u8],
+    found: &Precompiled,
+) -> anyhow::Result<Component> {
     let file = settings.component.display();
     let error = match compiler::load(engine, &bytes[..found.code]) {
         Ok(component) => return Ok(component),
@@ -182,5 +191,5 @@ fn open(engine: &Engine, settings: &GuestSettings, bytes: &[u8], found: &Precomp
         fallback = %fallback.display(),
         "the precompiled component is of another host: compiling the fallback"
     );
-    compiler::compile_apart(engine, settings.compiler.as_deref(), fallback, &component)
+    compiler::compile_apart(engine, settings.compiler.as_deref(), interrupt, fallback, &component)
 }

@@ -13,6 +13,8 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::connector::{BoundedConnector, Resolver};
 use crate::config::{Allowed, OutboundLimits, OutboundSettings};
+use crate::http::uri::without_userinfo;
+use crate::telemetry::logs::cut;
 use crate::telemetry::rate_limit::{Pass, RateLimit};
 use crate::tls;
 
@@ -23,7 +25,9 @@ const POOL_IDLE_MAX: usize = 64;
 /// What hyper may buffer of a response's head, in bytes.
 const HEAD_MAX: usize = 64 * 1024;
 /// Failed calls that are logged each second; every one is counted.
-const WARNINGS_PER_SECOND: u32 = 10;
+pub(crate) const WARNINGS_PER_SECOND: u32 = 10;
+/// The longest name of a server that is logged, in bytes. A name of DNS has 253 at the most.
+pub(crate) const SERVER_MAX: usize = 300;
 
 /// Calls servers for all guests.
 #[derive(Debug)]
@@ -73,7 +77,9 @@ impl OutboundClient {
     pub(crate) fn warn(&self, error: &'static str, uri: &Uri, why: &str) {
         if let Pass::Yes { dropped_before } = self.warnings.pass() {
             let left_out = (dropped_before > 0).then_some(dropped_before);
-            let (scheme, server) = (uri.scheme_str(), uri.authority().map(|authority| authority.as_str()));
+            let server = uri.authority().map_or("", |authority| authority.as_str());
+            let server = without_userinfo(server);
+            let (scheme, server) = (uri.scheme_str(), &*cut(&server, SERVER_MAX));
             tracing::warn!(reason = error, scheme, server, left_out, "outbound request: {why}");
         }
     }

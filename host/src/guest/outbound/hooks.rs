@@ -1,21 +1,35 @@
 //! The outbound calls of one guest, as wasmtime-wasi-http asks for them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use hyper::Request;
 use hyper::header::HeaderName;
+use hyper::{Request, Uri};
 use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 use super::call::{Exchange, OutboundCall, Permits, send};
-use super::client::OutboundClient;
+use super::client::{OutboundClient, SERVER_MAX, WARNINGS_PER_SECOND};
 use super::refusal::Refusal;
 use crate::http::request_body::BodyReport;
+use crate::telemetry::logs::cut;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::rate_limit::{Pass, RateLimit};
 use crate::telemetry::spans::GuestTrace;
 
 /// What a guest may hand over in one write, in bytes; two of these are kept ahead of the client. Wasmtime would take 1 MiB.
 const WRITE_MAX: usize = 64 * 1024;
+
+/// Refused calls that are logged each second where nobody may be called; every one is counted.
+static REFUSALS: LazyLock<RateLimit> = LazyLock::new(|| RateLimit::new(WARNINGS_PER_SECOND));
+
+/// Logs a call where nobody may be called, as far as the rate allows.
+fn log_refusal(uri: &Uri) {
+    if let Pass::Yes { dropped_before } = REFUSALS.pass() {
+        let left_out = (dropped_before > 0).then_some(dropped_before);
+        let host = uri.host().map(|host| cut(host, SERVER_MAX));
+        tracing::info!(host = host.as_deref(), left_out, "outbound request: {}", Refusal::NotAllowed.advice());
+    }
+}
 
 /// The outbound calls of one guest.
 pub(crate) struct OutboundHooks {
@@ -90,7 +104,7 @@ impl WasiHttpHooks for OutboundHooks {
                 let uri = request.uri();
                 match &self.client {
                     Some(client) => client.warn(refusal.reason(), uri, refusal.advice()),
-                    None => tracing::info!(host = uri.host(), "outbound request: {}", Refusal::NotAllowed.advice()),
+                    None => log_refusal(uri),
                 }
                 return Box::new(async move { Err(refusal.into()) });
             }

@@ -4,6 +4,7 @@
 //! bounded by the number of reasons and of statuses.
 
 mod gauges;
+pub(crate) mod host;
 mod process;
 mod summary;
 mod text;
@@ -22,6 +23,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use gauges::InFlightGauge;
+use host::HostCounters;
 use process::Process;
 use summary::summarize;
 
@@ -138,6 +140,7 @@ impl Metrics {
         let mut root = Registry::default();
         root.register_collector(Box::new(Process));
         let all = root.sub_registry_with_prefix("taffrail");
+        all.register_collector(Box::new(HostCounters));
         let build = Family::<BuildInfo, Gauge>::default();
         build.get_or_create(&BuildInfo { version: env!("CARGO_PKG_VERSION") }).set(1);
         all.register("build_info", "The host's version", build);

@@ -74,6 +74,18 @@ impl Process {
         rustix::process::kill_process(pid, signal).expect("the process is there");
     }
 
+    /// The processes that it has started and that run.
+    pub fn children(&self) -> Vec<rustix::process::Pid> {
+        let processes = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = stat.rsplit(')').next()?.split_whitespace();
+            let (state, parent) = (fields.next()?, fields.next()?.parse::<u32>().ok()?);
+            (parent == self.child.id() && state != "Z").then(|| rustix::process::Pid::from_raw(pid))?
+        });
+        processes.collect()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our child").is_none()
     }
