@@ -73,7 +73,7 @@ soak: host component ## At length, optimised: a soak, 20 drains under load, a po
 FUZZ_SECONDS ?= 20
 fuzz: setup ## Fuzz what parses, each target for FUZZ_SECONDS=20
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --version 0.13.1 --locked
-	@mkdir -p target && cd host && for target in forwarded flags config_dir traceparent; do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	@mkdir -p target && cd host && for target in forwarded flags config_dir traceparent message_framing; do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 		cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 >$(CURDIR)/target/fuzz.log 2>&1 \
 			|| { grep -vE '^ +([0-9]+:|at )' $(CURDIR)/target/fuzz.log | tail -60; exit 1; }; tail -1 $(CURDIR)/target/fuzz.log; done
 

@@ -29,18 +29,6 @@ pub(crate) fn remove_hop_by_hop(fields: &mut HeaderMap) {
     }
 }
 
-/// What speaks against taking a chunked HTTP/1.1 request: a `Content-Length` as well, which hyper removes, since two
-/// lengths are how requests are smuggled (RFC 9112, 6.1); or a head of which not every byte is known, because it was sent
-/// before the answer to the one before, or because only its first `max` bytes were kept.
-pub(crate) fn length_conflict(head: &[u8], max: usize) -> Option<&'static str> {
-    let head = head.to_ascii_lowercase();
-    let has_line = |name: &[u8]| head.windows(name.len()).any(|window| window == name);
-    if head.len() >= max || !has_line(b"\ntransfer-encoding:") {
-        return Some("A chunked request must wait for the answer to the one before.");
-    }
-    has_line(b"\ncontent-length:").then_some("Transfer-Encoding and Content-Length exclude each other.")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,15 +63,5 @@ mod tests {
         let left: Vec<&str> = fields.keys().map(HeaderName::as_str).collect();
         assert_eq!(left.len(), 3, "{left:?}");
         assert!(!left.contains(&"x-secret"), "{left:?}");
-    }
-
-    #[test]
-    fn a_chunked_request_with_a_length_or_with_a_head_that_is_not_known_whole_is_refused() {
-        let chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert_eq!(length_conflict(chunked, 1024), None);
-        assert!(length_conflict(chunked, chunked.len()).is_some());
-        assert!(length_conflict(b"", 1024).is_some());
-        let both = b"POST / HTTP/1.1\r\nCONTENT-LENGTH: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert!(length_conflict(both, 1024).is_some_and(|why| why.contains("exclude")));
     }
 }

@@ -1,12 +1,11 @@
 //! What may reach a guest, and what a guest's answer must be to reach the client.
 
-use hyper::header::TRANSFER_ENCODING;
 use hyper::{Method, Request, Response};
 
 use crate::config::Limits;
 use crate::error::Error;
-use crate::http::framing::{header_size, length_conflict};
-use crate::transport::activity::{Activity, HEAD_BYTES_MAX};
+use crate::http::framing::header_size;
+use crate::transport::activity::Activity;
 
 /// Refuses a request that must not reach a guest.
 pub(crate) fn check_request<B>(request: &Request<B>, limits: &Limits, activity: &Activity) -> Result<(), Error> {
@@ -19,12 +18,7 @@ pub(crate) fn check_request<B>(request: &Request<B>, limits: &Limits, activity: 
     if request.method() == Method::CONNECT {
         return Err(Error::ClientMethodNotAllowed);
     }
-    if fields.contains_key(TRANSFER_ENCODING)
-        && let Some(why) = length_conflict(&activity.head_bytes(), HEAD_BYTES_MAX)
-    {
-        return Err(Error::ClientBadRequest(why));
-    }
-    Ok(())
+    activity.refusal().map_or(Ok(()), |why| Err(Error::ClientBadRequest(why)))
 }
 
 /// Refuses a response that cannot be sent.

@@ -2,13 +2,12 @@
 //! connection is driven; the requests and the socket report here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Bytes of a head that are kept to look for conflicting lengths. A larger head is refused by the default limits anyway.
-pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+use super::message_framing::Refused;
 
 /// Shared by a connection, its socket and its requests.
 #[derive(Debug)]
@@ -22,8 +21,10 @@ pub(crate) struct Activity {
     /// Whether the wait is for the rest of a head, not for its first byte.
     head: AtomicBool,
     stalled: AtomicBool,
-    /// The raw bytes of the head, for HTTP/1.1.
-    head_bytes: Mutex<Vec<u8>>,
+    /// Requests that have begun.
+    begun: AtomicU64,
+    /// From which of them on they are refused for their framing, for HTTP/1.1.
+    refused: OnceLock<Refused>,
 }
 
 impl Activity {
@@ -36,19 +37,20 @@ impl Activity {
             waiting: AtomicU64::new(0),
             head: AtomicBool::new(true),
             stalled: AtomicBool::new(false),
-            head_bytes: Mutex::default(),
+            begun: AtomicU64::new(0),
+            refused: OnceLock::new(),
         })
     }
 
     /// A request was read.
     pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Relaxed);
         self.active.fetch_add(1, Relaxed);
         self.head.store(false, Relaxed);
     }
 
-    /// Its response is over. Its head is forgotten, so that it cannot vouch for the next one.
+    /// Its response is over.
     pub(crate) fn end(&self) {
-        self.lock_head_bytes().clear();
         self.waiting.store(self.now(), Relaxed);
         self.active.fetch_sub(1, Relaxed);
     }
@@ -67,10 +69,19 @@ impl Activity {
         Some(self.since + Duration::from_millis(self.waiting.load(Relaxed)) + allowed)
     }
 
-    /// The raw bytes of the HTTP/1.1 head that was read last, the first [`HEAD_BYTES_MAX`] of them. Nothing where the request
-    /// was sent before the answer to the one before.
-    pub(crate) fn head_bytes(&self) -> Vec<u8> {
-        self.lock_head_bytes().clone()
+    /// Whether the client speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// Requests are refused for their framing from one on.
+    pub(crate) fn refuse(&self, refused: Refused) {
+        let _ = self.refused.set(refused); // the first stands
+    }
+
+    /// Why the request that has begun last is refused for its framing.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        self.refused.get().filter(|refused| refused.from < self.begun.load(Relaxed)).map(|refused| refused.why)
     }
 
     /// The client stopped reading: the connection is given up.
@@ -82,21 +93,14 @@ impl Activity {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The socket has read these bytes.
-    pub(crate) fn received(&self, bytes: &[u8]) {
-        if bytes.is_empty() || self.http2 || self.active.load(Relaxed) > 0 {
+    /// The socket has read something.
+    pub(crate) fn received(&self) {
+        if self.http2 || self.active.load(Relaxed) > 0 {
             return;
         }
-        let mut head = self.lock_head_bytes();
         if !self.head.swap(true, Relaxed) {
             self.waiting.store(self.now(), Relaxed);
         }
-        let room = HEAD_BYTES_MAX.saturating_sub(head.len());
-        head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    fn lock_head_bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.head_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,27 +138,24 @@ mod tests {
         activity.begin();
         activity.end();
         advance(Duration::from_secs(70)).await;
-        activity.received(b"GET / HT");
+        activity.received();
         assert_eq!(left(&activity), Some(HEADER_TIMEOUT));
         advance(Duration::from_secs(3)).await;
-        activity.received(b"TP/1.1\r\n");
+        activity.received();
         assert_eq!(left(&activity), Some(HEADER_TIMEOUT - Duration::from_secs(3)), "a later byte buys no time");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_bytes_of_a_head_are_kept_for_its_own_request_alone() {
+    #[test]
+    fn requests_are_refused_from_the_one_on_that_the_framing_names() {
         let activity = Activity::new(false);
-        activity.received(b"GET / HTTP/1.1\r\n");
-        activity.received(b"\r\n");
         activity.begin();
-        activity.received(b"GET /pipelined HTTP/1.1\r\n\r\n");
-        assert_eq!(activity.head_bytes(), b"GET / HTTP/1.1\r\n\r\n", "what is sent meanwhile is of another head");
+        activity.refuse(Refused { from: 1, why: "first" });
+        activity.refuse(Refused { from: 0, why: "second" });
+        assert_eq!(activity.refusal(), None, "the request before is as good as it was");
         activity.end();
-        assert!(activity.head_bytes().is_empty());
-        activity.received(&vec![b'a'; 2 * HEAD_BYTES_MAX]);
-        assert_eq!(activity.head_bytes().len(), HEAD_BYTES_MAX);
-        let http2 = Activity::new(true);
-        http2.received(b"frames");
-        assert!(http2.head_bytes().is_empty());
+        for _ in 0..2 {
+            activity.begin();
+            assert_eq!(activity.refusal(), Some("first"));
+        }
     }
 }

@@ -2,4 +2,5 @@
 
 pub(crate) mod activity;
 pub(crate) mod deadline;
+pub(crate) mod message_framing;
 pub(crate) mod socket;

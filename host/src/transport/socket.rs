@@ -10,12 +10,15 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::Activity;
+use super::message_framing::MessageFraming;
 
 /// The socket of an accepted connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
     activity: Arc<Activity>,
+    /// For HTTP/1.1.
+    framing: Option<MessageFraming>,
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -23,7 +26,18 @@ pub(crate) struct Socket {
 impl Socket {
     /// `write_timeout` is how long a client may take nothing of what is ready for it.
     pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>, write_timeout: Duration) -> Self {
-        Self { stream, activity, write_timeout, stalled: None }
+        let framing = (!activity.is_http2()).then(MessageFraming::default);
+        Self { stream, activity, framing, write_timeout, stalled: None }
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        self.activity.received();
+        if let Some(framing) = &mut self.framing {
+            framing.received(bytes);
+            if let Some(refused) = framing.refused() {
+                self.activity.refuse(refused);
+            }
+        }
     }
 
     fn bounded<T>(&mut self, context: &mut Context<'_>, write: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
@@ -49,7 +63,9 @@ impl AsyncRead for Socket {
     ) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.activity.received(&buffer.filled()[before..]);
+        if let Some(bytes @ [_, ..]) = buffer.filled().get(before..) {
+            self.received(bytes);
+        }
         read
     }
 }

@@ -6,6 +6,7 @@ mod docs;
 mod drain;
 mod failures;
 mod foreign;
+mod framing;
 mod health;
 mod hostile;
 mod limits;

@@ -138,18 +138,6 @@ async fn pipelined_requests_are_answered_in_order() {
     assert_eq!(seen, expected);
 }
 
-/// The head of the second was not seen as it came, and what came before it must not vouch for it.
-#[tokio::test]
-async fn a_chunked_request_that_was_pipelined_is_refused() {
-    let host = TestHost::serving("echo").start().await;
-    let first = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n\nTransfer-Encoding: chunked\r\n\r";
-    let second = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    let answers = raw(host.addr, format!("{first}{second}").as_bytes()).await;
-    let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
-    assert_eq!(statuses, ["200", "400"], "{answers}");
-    assert!(answers.contains("must wait for the answer to the one before"), "{answers}");
-}
-
 #[tokio::test]
 async fn a_body_is_asked_for_when_the_guest_reads_it() {
     let host = TestHost::serving("gather").start().await;
