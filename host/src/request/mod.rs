@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::config::{Config, Limits};
 use crate::error::Error;
 use crate::guest::{Guest, GuestBody, RequestContext};
+use crate::http::cookies::join_crumbs;
 use crate::http::forwarded;
 use crate::http::framing::remove_hop_by_hop;
 use crate::http::request_body::RequestBody;
@@ -105,8 +106,11 @@ impl Requests {
     pub(crate) async fn respond(
         &self,
         peer: Peer,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Infallible> {
+        if request.version() == Version::HTTP_2 {
+            join_crumbs(request.headers_mut());
+        }
         let (access_log, metrics) = (self.access_log.clone(), self.metrics.clone());
         let mut record = Record::new(peer, &request, &self.limits, access_log, metrics, self.spans.as_deref());
         let (version, head_only) = (request.version(), request.method() == Method::HEAD);

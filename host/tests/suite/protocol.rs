@@ -58,6 +58,19 @@ async fn every_form_of_a_target_reaches_the_guest() {
 }
 
 #[tokio::test]
+async fn the_crumbs_of_a_cookie_are_one_field_before_they_are_counted_and_passed() {
+    let host = TestHost::serving("echo").start().await;
+    let crumbs: Vec<String> = (0..150).map(|n| format!("c{n}={n}")).collect();
+    let sent: Vec<(&str, &str)> = crumbs.iter().map(|crumb| ("cookie", crumb.as_str())).collect();
+    let answer = ask(Protocol::Http2, host.addr, "GET", "/", &sent).await;
+    assert_eq!((answer.status.as_u16(), answer.header("seen-cookies")), (200, &*crumbs.join("; ")));
+    assert_eq!(answer.header("seen-headers"), "cookie,traceparent");
+    // HTTP/1.1 has no crumbs: what comes there is passed as it is.
+    let answer = ask(Protocol::Http1, host.addr, "GET", "/", &sent[..2]).await;
+    assert_eq!(answer.header("seen-cookies"), "c0=0|c1=1");
+}
+
+#[tokio::test]
 async fn connect_is_refused_and_an_upgrade_is_not_made() {
     let host = TestHost::serving("echo").start().await;
     let connect =

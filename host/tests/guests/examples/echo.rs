@@ -12,6 +12,7 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
     };
     let parent = request.headers().get("traceparent").pop().unwrap_or_default();
     let names: Vec<String> = request.headers().entries().into_iter().map(|(name, _)| name).collect();
+    let cookies = request.headers().get("cookie").join(&b'|');
     let announced = request.headers().get("trailer").pop().unwrap_or_default();
     let reply = Reply::start(
         out,
@@ -24,6 +25,7 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
             ("seen-authority", &request.authority().unwrap_or_default()),
             ("seen-traceparent", &String::from_utf8_lossy(&parent)),
             ("seen-headers", &names.join(",")),
+            ("seen-cookies", &String::from_utf8_lossy(&cookies)),
         ],
     );
     let trailers = read(&request, |chunk| reply.write(chunk));

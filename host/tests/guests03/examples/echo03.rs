@@ -13,6 +13,7 @@ async fn handle(request: Request) -> Answer {
     let headers = request.get_headers();
     let parent = headers.get("traceparent").pop().unwrap_or_default();
     let names: Vec<String> = headers.copy_all().into_iter().map(|(name, _)| name).collect();
+    let cookies = headers.get("cookie").join(&b'|');
     let announced = headers.get("trailer").pop().unwrap_or_default();
     let seen = [
         ("trailer", &*String::from_utf8_lossy(&announced)),
@@ -22,6 +23,7 @@ async fn handle(request: Request) -> Answer {
         ("seen-authority", &request.get_authority().unwrap_or_default()),
         ("seen-traceparent", &String::from_utf8_lossy(&parent)),
         ("seen-headers", &names.join(",")),
+        ("seen-cookies", &String::from_utf8_lossy(&cookies)),
     ];
     Reply::start(200, &seen, async |mut reply| {
         let trailers = read(request, async |chunk| reply.write(chunk).await).await;
