@@ -52,18 +52,27 @@ fn app(inputs: &impl Inputs) -> Answer {
 
 /// The one token that a request presents: none when it is missing, empty or ambiguous.
 fn presented_token(inputs: &impl Inputs) -> Option<Vec<u8>> {
-    let (values, prefix) = match inputs.header(TOKEN_HEADER) {
-        values if values.is_empty() => (inputs.header("authorization"), "bearer "),
-        values => (values, ""),
+    let presented = inputs.header(TOKEN_HEADER);
+    let (values, read): (_, fn(&[u8]) -> Option<&[u8]>) = match presented.is_empty() {
+        true => (inputs.header("authorization"), bearer_token),
+        false => (presented, |value| Some(value)),
     };
     let [value] = <[Vec<u8>; 1]>::try_from(values).ok()?;
-    let (scheme, token) = value.split_at_checked(prefix.len())?;
-    (scheme.eq_ignore_ascii_case(prefix.as_bytes()) && !token.is_empty()).then(|| token.to_vec())
+    read(&value).filter(|token| !token.is_empty()).map(<[u8]>::to_vec)
+}
+
+/// What follows the scheme `Bearer` and at least one space (RFC 6750, 2.1).
+fn bearer_token(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked("Bearer".len())?;
+    let token = rest.strip_prefix(b" ").filter(|_| scheme.eq_ignore_ascii_case(b"Bearer"))?;
+    let spaces = token.iter().take_while(|byte| **byte == b' ').count();
+    token.get(spaces..)
 }
 
 /// Whether a token is among the configured ones. Every one of them is compared, each in constant time, so that the time
-/// taken tells neither which one matched nor how much of it.
+/// taken tells neither which one matched nor how much of it. Editors of Windows begin a file with a byte-order mark.
 fn is_valid(token: &[u8], configured: &str) -> bool {
+    let configured = configured.strip_prefix('\u{feff}').unwrap_or(configured);
     let tokens = configured.lines().map(str::trim).filter(|line| !line.is_empty());
     tokens.fold(Choice::from(0), |found, valid| found | valid.as_bytes().ct_eq(token)).into()
 }
@@ -130,7 +139,10 @@ mod tests {
     fn a_bearer_token_gets_the_same_checks() {
         assert_eq!(app_status(&[("authorization", "Bearer one")], "one"), 200);
         assert_eq!(app_status(&[("authorization", "bearer one")], "one"), 200);
-        for value in ["Bearer two", "Bearer ", "Bearer", "one", "Basic one", ""] {
+        assert_eq!(app_status(&[("authorization", "BEARER    one")], "one"), 200);
+        for value in
+            ["Bearer two", "Bearer ", "Bearer   ", "Bearer", "Bearerone", "Bearer\tone", "one", "Basic one", ""]
+        {
             assert_eq!(app_status(&[("authorization", value)], "one"), 403, "{value:?}");
         }
         assert_eq!(app_status(&[("authorization", "Bearer one"), ("authorization", "Bearer one")], "one"), 403);
@@ -149,6 +161,15 @@ mod tests {
             assert_eq!(app_status(&[("x-auth-token", token)], "\none\r\n\n two \nthree"), 200, "{token}");
         }
         assert_eq!(app_status(&[("x-auth-token", "one\ntwo")], "one\ntwo"), 403);
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_the_line_ends_of_windows_are_no_part_of_a_token() {
+        for token in ["one", "two"] {
+            assert_eq!(app_status(&[("x-auth-token", token)], "\u{feff}one\r\ntwo\r\n"), 200, "{token}");
+            assert_eq!(app_status(&[("x-auth-token", token)], "\u{feff}\r\none\r\ntwo"), 200, "{token}");
+        }
+        assert_eq!(app_status(&[("x-auth-token", "\u{feff}")], "\u{feff}"), 403);
     }
 
     #[test]

@@ -6,19 +6,27 @@ use crate::config::Limits;
 use crate::error::Error;
 use crate::http::framing::header_size;
 use crate::transport::activity::Activity;
+use crate::transport::message_framing::Why;
 
 /// Refuses a request that must not reach a guest.
 pub(crate) fn check_request<B>(request: &Request<B>, limits: &Limits, activity: &Activity) -> Result<(), Error> {
+    match activity.refusal() {
+        Some(Why::TooLarge) => return Err(Error::ClientHeaderTooLarge),
+        Some(Why::Framing(why)) => return Err(Error::ClientBadRequest(why)),
+        None => {}
+    }
     let (uri, fields) = (request.uri(), request.headers());
-    let line = uri.authority().map_or(0, |authority| authority.as_str().len())
+    let target = uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len())
+        + uri.authority().map_or(0, |authority| authority.as_str().len())
         + uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if fields.len() > limits.max_headers || line + header_size(fields) > limits.max_header_size {
+    let size = request.method().as_str().len() + target + header_size(fields);
+    if fields.len() > limits.max_headers || size > limits.max_header_size {
         return Err(Error::ClientHeaderTooLarge);
     }
     if request.method() == Method::CONNECT {
         return Err(Error::ClientMethodNotAllowed);
     }
-    activity.refusal().map_or(Ok(()), |why| Err(Error::ClientBadRequest(why)))
+    Ok(())
 }
 
 /// Refuses a response that cannot be sent.

@@ -119,7 +119,8 @@ impl Requests {
             Ok(response) => response,
             Err(error) => {
                 // What is left of such a request may be another one in disguise.
-                close |= version < Version::HTTP_2 && matches!(error, Error::ClientBadRequest(_));
+                let is_refused = matches!(error, Error::ClientBadRequest(_) | Error::ClientHeaderTooLarge);
+                close |= version < Version::HTTP_2 && is_refused;
                 record.fail(&error);
                 error.response(&record.request_id).map(ResponseBody::Whole)
             }

@@ -68,7 +68,7 @@ impl Connection {
             let peer = Peer::new(client, busy.clone());
             async move { requests.respond(peer, request).await }
         });
-        let io = TokioIo::new(Socket::new(stream, activity.clone(), limits.write_timeout));
+        let io = TokioIo::new(Socket::new(stream, activity.clone(), &limits));
         let served = if is_http2 {
             let connection = protocol::http2(&limits).serve_connection(io, service);
             self.drive(&activity, connection, http2::Connection::graceful_shutdown).await

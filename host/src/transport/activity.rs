@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::message_framing::Refused;
+use super::message_framing::{Refused, Why};
 
 /// Shared by a connection, its socket and its requests.
 #[derive(Debug)]
@@ -79,8 +79,8 @@ impl Activity {
         let _ = self.refused.set(refused); // the first stands
     }
 
-    /// Why the request that has begun last is refused for its framing.
-    pub(crate) fn refusal(&self) -> Option<&'static str> {
+    /// Why the request that has begun last is refused for its head or its framing.
+    pub(crate) fn refusal(&self) -> Option<Why> {
         self.refused.get().filter(|refused| refused.from < self.begun.load(Relaxed)).map(|refused| refused.why)
     }
 
@@ -149,13 +149,13 @@ mod tests {
     fn requests_are_refused_from_the_one_on_that_the_framing_names() {
         let activity = Activity::new(false);
         activity.begin();
-        activity.refuse(Refused { from: 1, why: "first" });
-        activity.refuse(Refused { from: 0, why: "second" });
+        activity.refuse(Refused { from: 1, why: Why::Framing("first") });
+        activity.refuse(Refused { from: 0, why: Why::TooLarge });
         assert_eq!(activity.refusal(), None, "the request before is as good as it was");
         activity.end();
         for _ in 0..2 {
             activity.begin();
-            assert_eq!(activity.refusal(), Some("first"));
+            assert_eq!(activity.refusal(), Some(Why::Framing("first")));
         }
     }
 }

@@ -12,19 +12,30 @@ use memchr::memchr;
 pub(crate) struct Refused {
     /// The first of them, counted from 0.
     pub(crate) from: u64,
-    /// What the client reads.
-    pub(crate) why: &'static str,
+    /// What is wrong with it.
+    pub(crate) why: Why,
 }
 
-const BOTH: &str = "Transfer-Encoding and Content-Length exclude each other.";
-const CODING: &str = "A Transfer-Encoding other than chunked is not taken.";
-const LENGTH: &str = "The Content-Length is not one number of bytes.";
-const BROKEN: &str = "The body of the request before is not as its framing says.";
+/// What is wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Its head has more bytes than one may have. They are counted here because hyper drops some: a fragment of the target, say.
+    TooLarge,
+    /// Its framing, in words for the client.
+    Framing(&'static str),
+}
+
+const BOTH: Why = Why::Framing("Transfer-Encoding and Content-Length exclude each other.");
+const CODING: Why = Why::Framing("A Transfer-Encoding other than chunked is not taken.");
+const LENGTH: Why = Why::Framing("The Content-Length is not one number of bytes.");
+const BROKEN: Why = Why::Framing("The body of the request before is not as its framing says.");
 
 /// The framing of the requests of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct MessageFraming {
     state: State,
+    /// The most bytes of a head, where that is bounded.
+    max_head: Option<usize>,
     head: Head,
     /// The beginning of a line of a head that is cut between two reads: the whole of it where it may frame the body, else its
     /// first two bytes. hyper buffers the same bytes, and bounds them.
@@ -68,6 +79,8 @@ enum Chunk {
 struct Head {
     /// Its request line is over.
     started: bool,
+    /// Its bytes so far, line ends and all.
+    size: usize,
     length: Option<Result<u64, NotOne>>,
     /// Whether the coding is `chunked` and nothing else.
     chunked: Option<bool>,
@@ -78,6 +91,11 @@ struct Head {
 struct NotOne;
 
 impl MessageFraming {
+    /// Of a new connection whose heads may have so many bytes.
+    pub(crate) fn new(max_head: usize) -> Self {
+        Self { max_head: Some(max_head), ..Self::default() }
+    }
+
     /// These bytes were received.
     pub(crate) fn received(&mut self, mut bytes: &[u8]) {
         while let Some(first) = bytes.first() {
@@ -111,9 +129,11 @@ impl MessageFraming {
     fn head_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some((line, rest)) = memchr(b'\n', bytes).and_then(|at| Some((bytes.get(..at)?, bytes.get(at + 1..)?)))
         else {
+            self.head.size += bytes.len();
             self.keep(bytes);
             return &[];
         };
+        self.head.size += line.len() + 1;
         if self.line.is_empty() {
             self.line_over(line);
         } else {
@@ -135,7 +155,7 @@ impl MessageFraming {
     fn line_over(&mut self, line: &[u8]) {
         match line.strip_suffix(b"\r").unwrap_or(line) {
             [] if self.head.started => self.head_over(),
-            [] => {} // an empty line before a request is ignored (RFC 9112, 2.2)
+            [] => self.head.size = 0, // an empty line before a request is ignored (RFC 9112, 2.2)
             _ if !self.head.started => self.head.started = true,
             field @ [b'c' | b'C' | b't' | b'T', ..] => self.head.field(field),
             _ => {}
@@ -145,6 +165,7 @@ impl MessageFraming {
     fn head_over(&mut self) {
         let head = std::mem::take(&mut self.head);
         self.state = match (head.chunked, head.length) {
+            _ if self.max_head.is_some_and(|max| head.size > max) => self.lost(Why::TooLarge),
             (None, None) => State::Head,
             (None, Some(Ok(0))) => State::Head,
             (None, Some(Ok(length))) => State::Body(length),
@@ -157,7 +178,7 @@ impl MessageFraming {
     }
 
     /// The next head, or the one that is just over, is the first that is refused.
-    fn lost(&mut self, why: &'static str) -> State {
+    fn lost(&mut self, why: Why) -> State {
         self.refused = Some(Refused { from: self.heads, why });
         State::Lost
     }
@@ -372,5 +393,17 @@ mod tests {
         framing.received(b"GET / HTTP/1.1\r\nX: ");
         (0..1000).for_each(|_| framing.received(&[b'a'; 1000]));
         assert_eq!(framing.line.len(), 2);
+    }
+    #[test]
+    fn a_head_has_so_many_bytes_and_no_more_however_it_is_cut() {
+        let head = "GET /?a#fragment HTTP/1.1\r\nHost: x\r\n\r\n";
+        cut_everywhere(&format!("\r\n{head}\r\n{head}"), |pieces| {
+            for (max, expected) in [(head.len(), None), (head.len() - 1, Some(Refused { from: 0, why: Why::TooLarge }))]
+            {
+                let mut framing = MessageFraming::new(max);
+                pieces.iter().for_each(|piece| framing.received(piece));
+                assert_eq!(framing.refused(), expected);
+            }
+        });
     }
 }

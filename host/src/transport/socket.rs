@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::Activity;
 use super::message_framing::MessageFraming;
+use crate::config::Limits;
 
 /// The socket of an accepted connection.
 #[derive(Debug)]
@@ -19,15 +20,16 @@ pub(crate) struct Socket {
     activity: Arc<Activity>,
     /// For HTTP/1.1.
     framing: Option<MessageFraming>,
+    /// How long a client may take nothing of what is ready for it.
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    /// `write_timeout` is how long a client may take nothing of what is ready for it.
-    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>, write_timeout: Duration) -> Self {
-        let framing = (!activity.is_http2()).then(MessageFraming::default);
-        Self { stream, activity, framing, write_timeout, stalled: None }
+    /// A socket with the limits of its connection.
+    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>, limits: &Limits) -> Self {
+        let framing = (!activity.is_http2()).then(|| MessageFraming::new(limits.max_header_size));
+        Self { stream, activity, framing, write_timeout: limits.write_timeout, stalled: None }
     }
 
     fn received(&mut self, bytes: &[u8]) {

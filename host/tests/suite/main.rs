@@ -24,5 +24,6 @@ mod startup;
 mod status;
 mod streams;
 mod support;
+mod targets;
 mod traces;
 mod upstream;

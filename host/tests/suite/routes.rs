@@ -22,6 +22,7 @@ async fn every_row_of_the_table_over_both_protocols() {
         ("GET", "/app", &[("x-auth-token", "")], 403, REFUSAL),
         ("GET", "/app", &[("x-auth-token", TOKEN), ("x-auth-token", TOKEN)], 403, REFUSAL),
         ("GET", "/app", &[("authorization", &bearer)], 200, GREETING),
+        ("GET", "/app", &[("authorization", &bearer.replace(' ', "   "))], 200, GREETING),
         ("GET", "/app", &[("authorization", "Bearer wrong")], 403, REFUSAL),
         ("GET", "/app", &[("authorization", &bearer), ("x-auth-token", "wrong")], 403, REFUSAL),
         ("GET", "/ping", &[], 200, "OK"),
