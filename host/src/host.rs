@@ -52,6 +52,7 @@ impl Host {
         let lifecycle = Lifecycle::default();
         let admin = Admin::start(config.admin_listen, lifecycle.clone())?;
         tracing::info!(admin = %admin.address(), "starting");
+        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
         let (settings, limits) = (config.guest.clone(), config.limits);
         let pool = limits.max_in_flight.unwrap_or(capacity::IN_FLIGHT) + SPARE_GUESTS;

@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "the host uses more of it")]
 #[path = "../../src/cli"]
 mod cli {
+    mod config_dir;
     pub mod faults;
     mod limits;
     mod outbound;

@@ -2,6 +2,7 @@
 
 pub mod check_health;
 pub mod compile;
+mod config_dir;
 mod faults;
 mod limits;
 mod outbound;

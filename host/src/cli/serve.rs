@@ -1,19 +1,17 @@
 //! The flags of `serve`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
+use super::config_dir;
 use super::faults::Faults;
 use super::limits::{GuestLimitFlags, InstanceFlags, RequestLimitFlags};
 use super::outbound::OutboundFlags;
 use super::values::{address, count, duration, health_path, network};
 use crate::config::{AccessLogMode, Config, GuestConfig, GuestSettings, LogFormat};
 use crate::telemetry::log_filter::log_filter;
-
-/// A value of `--config-dir` may be as large as a whole Kubernetes Secret (1 MiB), and no larger.
-const CONFIG_FILE_MAX: u64 = 1024 * 1024;
 
 /// The flags of `serve` as they were given. [`Flags::check`] turns them into a [`Config`].
 #[derive(Debug, Clone, Args)]
@@ -123,7 +121,7 @@ impl Flags {
         let outbound = self.outbound.check(&mut faults);
         let reuse = self.instances.check_together(&mut faults);
         let environment = pairs("--env", &self.env, &mut faults).into_iter().collect();
-        let guest_config = self.guest_config(&mut faults);
+        let (guest_config, warnings) = self.guest_config(&mut faults);
         if listen.is_some() && listen == admin_listen && listen.is_some_and(|address| address.port() != 0) {
             faults.add("--admin-listen", "is the traffic address too; give it a port of its own");
         }
@@ -154,6 +152,7 @@ impl Flags {
                 access_log: access_log?,
                 log: log?,
                 log_format: log_format?,
+                warnings,
             })
         };
         match config() {
@@ -162,15 +161,20 @@ impl Flags {
         }
     }
 
-    fn guest_config(&self, faults: &mut Faults) -> GuestConfig {
+    /// The values for the guest, and what was left out of them.
+    fn guest_config(&self, faults: &mut Faults) -> (GuestConfig, Vec<String>) {
         let mut values = pairs("--config", &self.config, faults);
+        let mut warnings = Vec::new();
         if let Some(dir) = &self.config_dir {
-            match read_config_dir(dir) {
-                Ok(files) => values.extend(files),
+            match config_dir::read(dir) {
+                Ok(found) => {
+                    values.extend(found.values);
+                    warnings = found.warnings;
+                }
                 Err(why) => faults.add("--config-dir", &why),
             }
         }
-        GuestConfig(values)
+        (GuestConfig(values), warnings)
     }
 }
 
@@ -206,28 +210,4 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         _ => Err("is not a log format; write auto, human or json".to_owned()),
     }
-}
-
-/// One key per file. Names that start with `..` are Kubernetes' own (the links by which it swaps a whole Secret at
-/// once), and folders hold no value.
-fn read_config_dir(dir: &Path) -> Result<BTreeMap<String, String>, String> {
-    let at = |path: &Path, what: String| format!("{}: {what}", path.display());
-    let entries = std::fs::read_dir(dir).map_err(|error| at(dir, format!("cannot be listed: {error}")))?;
-    let mut values = BTreeMap::new();
-    for entry in entries {
-        let path = entry.map_err(|error| at(dir, error.to_string()))?.path();
-        let Some(name) = path.file_name().map(|name| name.display().to_string()) else { continue };
-        let metadata = std::fs::metadata(&path).map_err(|error| at(&path, error.to_string()))?;
-        if name.starts_with("..") || !metadata.is_file() {
-            continue;
-        }
-        if metadata.len() > CONFIG_FILE_MAX {
-            return Err(at(&path, format!("is larger than {CONFIG_FILE_MAX} bytes")));
-        }
-        let bytes = std::fs::read(&path).map_err(|error| at(&path, error.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|_| at(&path, "is not UTF-8 text".to_owned()))?;
-        let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-        values.insert(name, text.to_owned());
-    }
-    Ok(values)
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub log: String,
     /// The log's format.
     pub log_format: LogFormat,
+    /// What was left out of the configuration and why, a sentence each. A host logs them when it starts.
+    pub warnings: Vec<String>,
 }
 
 /// What is served, and what it may use.

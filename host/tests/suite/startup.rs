@@ -1,5 +1,6 @@
 //! A start that cannot succeed says why in one message, and the traffic port is never bound.
 
+use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 
 use crate::support::*;
@@ -199,13 +200,30 @@ fn every_bad_flag_is_named_at_once() {
     assert!(!message.contains("no-equals-sign"), "a value of --config may be a secret: {message}");
 }
 
-#[test]
-fn a_config_file_that_is_no_text_is_named() {
+/// As the kubelet mounts a Secret, with a keystore among its keys.
+#[tokio::test]
+async fn a_config_file_that_is_no_text_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("key"), [0xff, 0xfe]).unwrap();
-    let output = run(&["serve", "x.wasm", "--config-dir", dir.path().to_str().unwrap()]);
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("key: is not UTF-8 text"), "{message}");
+    let data = dir.path().join("..2026_11_25");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("auth-tokens"), "\u{feff}one\r\ntwo\r\n").unwrap();
+    std::fs::write(data.join("keystore.p12"), [0xff, 0xfe]).unwrap();
+    symlink("..2026_11_25", dir.path().join("..data")).unwrap();
+    symlink("..loop", dir.path().join("..loop")).unwrap();
+    for key in ["auth-tokens", "keystore.p12", "gone"] {
+        symlink(format!("..data/{key}"), dir.path().join(key)).unwrap();
+    }
+    let process = TestHost::serving("hello").with("--config-dir", dir.path().to_str().unwrap()).spawn();
+    for warned in ["keystore.p12: is not UTF-8 text", "gone: leads nowhere"] {
+        let line = process.wait_for_line(warned);
+        assert!(line.contains("WARN"), "{line}");
+    }
+    for token in ["one", "two"] {
+        let answer = ask(Protocol::Http1, process.addr(), "GET", "/app", &[("x-auth-token", token)]).await;
+        assert_eq!(answer.status, 200, "{token}");
+    }
+    let broken = ask(Protocol::Http1, process.addr(), "GET", "/app", &[("x-auth-token", "wrong")]).await;
+    assert_eq!(broken.status, 403);
 }
 
 #[test]
