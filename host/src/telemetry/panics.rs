@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         let fields = &line["fields"];
-        assert_eq!((&line["level"], &fields["panic"]), (&"ERROR".into(), &"out of\nthe blue".into()), "{text}");
+        assert_eq!((&line["level"], &fields["payload"]), (&"ERROR".into(), &"out of\nthe blue".into()), "{text}");
         assert!(fields["location"].as_str().unwrap().contains("panics.rs:"), "{text}");
         assert!(fields["thread"].as_str().unwrap().contains("a_panic_is_one_line"), "{text}");
         assert!(host::panics() > before);
