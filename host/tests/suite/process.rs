@@ -171,7 +171,7 @@ fn a_panic_is_a_line_of_the_log() {
     assert_eq!((output.status.code(), said.lines().count()), (Some(101), 1), "{said}");
     let line: serde_json::Value = serde_json::from_str(&said).expect("a JSON line");
     assert_eq!((line["level"].as_str(), line["thread"].as_str()), (Some("ERROR"), Some("main")), "{said}");
-    assert!(line["panic"].as_str().is_some_and(|text| text.contains("TOKIO_WORKER_THREADS")), "{said}");
+    assert!(line["payload"].as_str().is_some_and(|text| text.contains("TOKIO_WORKER_THREADS")), "{said}");
     assert!(line["location"].as_str().is_some_and(|text| text.contains(".rs:")), "{said}");
 }
 
