@@ -26,7 +26,7 @@ const REQUEST_COST: u64 = 256 * 1024;
 pub(crate) struct Machine {
     /// Memory in bytes, and where the number comes from.
     pub(crate) memory: u64,
-    /// For the log: which limit `memory` is.
+    /// Which limit `memory` is, as the log names it.
     pub(crate) memory_source: &'static str,
     /// What the process has resident now, in bytes.
     pub(crate) resident: u64,

@@ -12,7 +12,7 @@ use hyper::{Response, StatusCode};
 /// The header of every failure that the host answers; its value is [`Error::reason`].
 const ERROR_HEADER: HeaderName = HeaderName::from_static("taffrail-error");
 
-/// Whose fault a failure is.
+/// The party at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The client's: its request, or how it reads the answer.
@@ -33,7 +33,7 @@ impl Fault {
         }
     }
 
-    /// Whose fault a reason names; `None` for `ok`.
+    /// The fault that a reason stands for; `None` for `ok`.
     pub(crate) fn of(reason: &str) -> Option<Self> {
         FAILURES.iter().find(|failure| failure.reason == reason).map(|failure| failure.fault)
     }
@@ -164,7 +164,7 @@ failures! {
 }
 
 impl Error {
-    /// Whose fault it is.
+    /// The party at fault.
     pub(crate) fn fault(&self) -> Fault {
         self.failure().fault
     }

@@ -42,7 +42,7 @@ fn read_patiently(dir: &Path, mut pause: impl FnMut()) -> Result<ConfigDir, Stri
     read_once(dir).map(|(found, _)| found)
 }
 
-/// The same at one moment, and whether a link led nowhere.
+/// Reads the directory once. Also says whether a link led nowhere, as it may while the kubelet swaps the files.
 fn read_once(dir: &Path) -> Result<(ConfigDir, bool), String> {
     let at = |path: &Path, what: String| format!("{}: {what}", path.display());
     let entries = std::fs::read_dir(dir).map_err(|error| at(dir, format!("cannot be listed: {error}")))?;

@@ -31,7 +31,7 @@ pub(crate) fn count(text: &str) -> Result<u32, String> {
     }
 }
 
-/// The same for what a size in memory follows from.
+/// A count as a `usize`, for what sizes something in memory.
 pub(crate) fn size_count(text: &str) -> Result<usize, String> {
     count(text).map(|count| count as usize)
 }

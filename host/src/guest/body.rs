@@ -148,7 +148,7 @@ impl GuestBody {
         self.progress.as_ref().is_some_and(|progress| progress.ended.load(Relaxed)) && !self.report.is_passing()
     }
 
-    /// All of it was taken.
+    /// The whole body was taken from the guest.
     fn end(&mut self) {
         self.live = None;
         if let Some(progress) = self.progress.take() {
@@ -157,7 +157,7 @@ impl GuestBody {
         self.run.body_taken();
     }
 
-    /// All of it was sent: only the guest goes on.
+    /// The whole body was sent: only the guest goes on.
     fn finish(&mut self) {
         self.end();
         self.run.detach();

@@ -30,7 +30,7 @@ const STACKS_PER_CONCURRENT: u32 = 4;
 
 /// What a slot of the pool keeps when its guest ends, in bytes: so much is wiped with zeros, the rest goes back to the
 /// kernel. Giving pages back flushes the address translation of every core, which was half of a small request's cost.
-/// Of its memory as much as the stack of 1 MiB that toolchains put at its start, and some data behind it. All of that is
+/// Of a memory it keeps as much as the stack of 1 MiB that toolchains put at its start, and some data behind it. All of that is
 /// the guest's by the budget as well, and the next guest takes the slot that is warm.
 const KEEP_MEMORY: usize = 1280 * 1024;
 const KEEP_TABLE: usize = 16 * 1024;
@@ -51,7 +51,7 @@ pub(crate) enum Allocator {
 }
 
 impl Allocator {
-    /// For the log.
+    /// Its name in the log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pooling => "pooling",

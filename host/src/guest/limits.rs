@@ -10,7 +10,7 @@ use crate::config::GuestLimits;
 use crate::error::Error;
 use crate::telemetry::metrics::Metrics;
 
-/// Who holds memory that others may need more.
+/// A holder of memory that can be given to others.
 pub(crate) trait Reclaim: std::fmt::Debug + Send + Sync {
     /// Gives the memory of one instance back. False where there is none to give.
     fn reclaim(&self) -> bool;

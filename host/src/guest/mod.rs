@@ -78,11 +78,11 @@ pub(crate) struct Guest {
 /// What the host knows of a request when it calls the guest.
 #[derive(Debug)]
 pub(crate) struct RequestContext<G> {
-    /// For the lines that the guest prints.
+    /// The id that the guest's printed lines are logged with.
     pub(crate) request_id: Arc<str>,
     /// The trace that it is told of and that its calls go on.
     pub(crate) trace: GuestTrace,
-    /// Of the run, where it is traced.
+    /// The span of the guest's run, where the request is traced.
     pub(crate) span: Option<Span>,
     /// When everything must be over.
     pub(crate) deadline: Instant,

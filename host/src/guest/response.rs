@@ -15,7 +15,7 @@ pub(crate) type Head = Result<GuestResponse, String>;
 pub(crate) struct GuestResponse {
     /// Head and body.
     pub(crate) response: Response<WasiBody>,
-    /// Of a guest of WASI 0.3.
+    /// Present for a guest of WASI 0.3.
     pub(crate) progress: Option<Arc<Progress>>,
 }
 
@@ -29,14 +29,14 @@ pub(crate) struct Progress {
 }
 
 impl From<Response<WasiBody>> for GuestResponse {
-    /// Of a guest of WASI 0.2: it can end before its body is taken.
+    /// The response of a guest of WASI 0.2, which can end before its body is taken.
     fn from(response: Response<WasiBody>) -> Self {
         Self { response, progress: None }
     }
 }
 
 impl GuestResponse {
-    /// Of a guest of WASI 0.3: its run is over when its body is taken.
+    /// The response of a guest of WASI 0.3, whose run is over when its body is taken.
     pub(crate) fn concurrent(response: Response<WasiBody>, progress: Arc<Progress>) -> Self {
         Self { response, progress: Some(progress) }
     }

@@ -47,7 +47,7 @@ impl Run {
         Poll::Ready(Ok(()))
     }
 
-    /// All of the response was taken, or there is none: the instance may answer others when its run is over.
+    /// The whole response was taken, or there is none: the instance may answer others when its run is over.
     pub(crate) fn body_taken(&mut self) {
         self.taken = true;
         if let Some(lease) = self.lease.take() {
@@ -88,7 +88,7 @@ pub(crate) struct BusyTime<'a> {
 }
 
 impl<'a> BusyTime<'a> {
-    /// None yet.
+    /// A guest that has not run yet.
     pub(crate) fn new(metrics: &'a Metrics) -> Self {
         Self { time: Duration::ZERO, metrics }
     }

@@ -15,7 +15,7 @@ use crate::telemetry::rate_limit::{Pass, RateLimit};
 /// The longest log line; a longer one is split. Also what the guest may write at once.
 const LINE_MAX: usize = 8 * 1024;
 
-/// Whose lines they are.
+/// The request and the trace that printed lines are logged with.
 #[derive(Debug, Clone)]
 pub(crate) struct Printer {
     request_id: Arc<str>,

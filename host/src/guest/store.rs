@@ -95,16 +95,16 @@ pub(crate) struct StoreTemplate {
 
 /// The request that a guest runs for.
 pub(crate) struct RequestScope {
-    /// For the lines that it prints.
+    /// The id that printed lines are logged with.
     pub(crate) request_id: Arc<str>,
-    /// For the requests that it sends.
+    /// The trace that outbound calls go on.
     pub(crate) trace: GuestTrace,
-    /// Of the request's body.
+    /// How the request's body fares.
     pub(crate) report: BodyReport,
 }
 
 impl RequestScope {
-    /// Of an instance that answers several requests at the same time: what it prints and calls cannot be told apart.
+    /// The scope of an instance that answers several requests at the same time: what it prints and calls cannot be told apart.
     pub(crate) fn several() -> Self {
         Self { request_id: Arc::from(""), trace: GuestTrace::none(), report: BodyReport::default() }
     }

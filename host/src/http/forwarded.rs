@@ -22,7 +22,7 @@ pub(crate) struct Origin {
     pub(crate) host: Option<String>,
 }
 
-/// Who sent a request, by its peer and its headers. Headers from a peer that is not trusted say nothing.
+/// The client of a request, by its peer and its headers. Headers from a peer that is not trusted say nothing.
 ///
 /// Each proxy appends the peer that it saw, so the list is read from its end: the first address that is not a trusted
 /// proxy's is the client's.

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// A response body: one of the host's own answers, or a stream.
 #[derive(Debug)]
 pub(crate) enum ResponseBody<B> {
-    /// All of it, at once.
+    /// A body that is there whole.
     Whole(Full<Bytes>),
     /// What a guest writes.
     Stream(B),

@@ -33,9 +33,9 @@ pub struct Stderr(Arc<Queue>);
 #[derive(Debug, Default)]
 struct Queue {
     state: Mutex<State>,
-    /// The writer waits for it: there are lines, or nobody wants to wait any longer.
+    /// Signalled when there are lines, or when a flush begins; the writer waits for it.
     filled: Condvar,
-    /// Who flushes waits for it.
+    /// Signalled when everything is written; a flush waits for it.
     written: Condvar,
 }
 

@@ -50,7 +50,7 @@ enum State {
     /// Before or within a head.
     #[default]
     Head,
-    /// So many bytes of a body are left.
+    /// Within a body with a length: bytes that are left of it.
     Body(u64),
     Chunk(Chunk),
     /// Nothing can be said any more.
@@ -91,7 +91,7 @@ struct Head {
 struct NotOne;
 
 impl MessageFraming {
-    /// Of a new connection whose heads may have so many bytes.
+    /// Starts with a connection; `max_head` is the most bytes that a head may have.
     pub(crate) fn new(max_head: usize) -> Self {
         Self { max_head: Some(max_head), ..Self::default() }
     }

@@ -14,7 +14,7 @@ use crate::guest::store::OFFERED;
 const HANDLER_0_2: &str = "wasi:http/incoming-handler";
 /// … or this in 0.3.x.
 const HANDLER_0_3: &str = "wasi:http/handler";
-/// Both, for people.
+/// Both, as messages name them.
 const HANDLERS: &str = "wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.x";
 
 /// How alike (Jaro-Winkler, 0 to 1) names of different packages must be for one to be meant by the other.

@@ -37,7 +37,7 @@ impl Revision {
         self.digest.get(..12).unwrap_or(&self.digest)
     }
 
-    /// For the admin endpoint `/version`.
+    /// What the admin endpoint `/version` says of it.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "file": self.file.display().to_string(),

@@ -29,7 +29,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 198 && b & 0xfe == 18))
 }
 
-/// Of IPv6 only 2000::/3 is given out. The ways to write an IPv4 address in IPv6 are that address.
+/// IANA has allocated 2000::/3 alone to the public internet. An IPv4 address that is written in IPv6 (mapped, NAT64, 6to4) counts
+/// as that IPv4 address.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
     let v4 = |high: u16, low: u16| {

@@ -41,7 +41,7 @@ pub(crate) struct OutboundHooks {
 }
 
 impl OutboundHooks {
-    /// Of a guest that has called nobody yet. Without a client everything is refused.
+    /// Hooks of a guest that has made no call yet. Without a client every call is refused.
     pub(crate) fn new(
         client: Option<Arc<OutboundClient>>,
         metrics: Arc<Metrics>,

@@ -22,7 +22,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// For the metric.
+    /// The label of the metric.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::NotAllowed => "refused",
@@ -39,7 +39,7 @@ impl Refusal {
         }
     }
 
-    /// For the log.
+    /// What the log says, with the flag that would allow it.
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::NotAllowed => "refused; --allow-outbound with its scheme, host and port would allow it",

@@ -74,7 +74,7 @@ pub(crate) struct Metrics {
 pub(crate) struct LastFailure {
     /// When it ended.
     pub(crate) at: Instant,
-    /// Whose fault, and which.
+    /// Its reason.
     pub(crate) reason: &'static str,
     /// Its method, which the client chose.
     pub(crate) method: Method,
@@ -300,7 +300,7 @@ impl Metrics {
         summarize(&self.open_metrics(), self.in_flight.now.get(), self.in_flight.limit.get())
     }
 
-    /// All of it as OpenMetrics 1.0.
+    /// The exposition as OpenMetrics 1.0.
     pub(crate) fn open_metrics(&self) -> String {
         let mut text = String::new();
         if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
@@ -309,7 +309,7 @@ impl Metrics {
         text
     }
 
-    /// All of it as Prometheus text 0.0.4.
+    /// The exposition as Prometheus text 0.0.4.
     pub(crate) fn prometheus_text(&self) -> String {
         text::from_open_metrics(&self.open_metrics())
     }
