@@ -6,6 +6,8 @@ SHELL := /bin/bash
 WASM := wasm32-wasip2
 HELLO := target/$(WASM)/release/hello.wasm
 HOST := target/release/taffrail
+# Always all three: another set of packages has other features, for which everything down to wasmtime is built once more.
+TESTED := --package hello --package taffrail --package bench
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
@@ -48,19 +50,18 @@ run: build ## Build both and serve the hello component with the demo token
 
 # Unit tests take seconds. The suite bounds each of its tests by itself; here the run has a bound, and a test that has run for a
 # minute is named by then.
-unit = cargo test --locked $(1) --no-run && timeout --verbose --kill-after 5 110 cargo test --locked $(1)
+unit = cargo test --locked $(TESTED) $(1) --no-run && timeout --verbose --kill-after 5 110 cargo test --locked $(TESTED) $(1)
 
 test: setup foreign ## Run every test, the suite over components of WASI 0.2 and of 0.3
-	$(call unit,--package hello)
-	$(call unit,--package taffrail --lib --bins)
-	cargo test --locked --package taffrail --test suite
-	TAFFRAIL_TEST_WASI=0.3 cargo test --locked --package taffrail --test suite
-	$(call unit,--package bench)
+	$(call unit,--lib --bins)
+	cargo test --locked $(TESTED) --doc
+	cargo test --locked $(TESTED) --test suite
+	TAFFRAIL_TEST_WASI=0.3 cargo test --locked $(TESTED) --test suite
 	$(MAKE) --no-print-directory chart-test
 	.ci/release-test
 
 arrows: setup ## Print the folders of the host with the arrows between them; a wrong one fails
-	cargo test --locked --package taffrail --test suite -- --exact --nocapture \
+	cargo test --locked $(TESTED) --test suite -- --exact --nocapture \
 		rules::the_folders_have_the_arrows_that_are_drawn_and_no_others
 
 foreign: setup ## Build the tests' components of C, JavaScript, Python and older Rust; installs what that takes
@@ -69,7 +70,7 @@ foreign: setup ## Build the tests' components of C, JavaScript, Python and older
 
 MENACE := target/$(WASM)/release/examples/menace.wasm
 chart-test: component ## Test the chart: schemas, policies, refusals, renders, its queries against a real Prometheus
-	cargo test --locked --package taffrail --no-run # the tests' own binary: nothing is built twice
+	cargo test --locked $(TESTED) --no-run # the tests' own binary: nothing is built twice
 	cargo build --locked --release --package guests --example menace --target $(WASM)
 	TAFFRAIL_BINARY=$(CURDIR)/target/debug/taffrail TAFFRAIL_COMPONENT=$(CURDIR)/$(HELLO) \
 	TAFFRAIL_BAD_COMPONENT=$(CURDIR)/$(MENACE) helm/tests/run
@@ -78,7 +79,7 @@ SOAK_SECONDS ?= 300
 soak: host component ## At length, optimised: a soak, 20 drains under load, a pod of 128 MiB (SOAK_SECONDS=300)
 	TAFFRAIL_BINARY=$(CURDIR)/$(HOST) TAFFRAIL_SOAK_SECONDS=$(SOAK_SECONDS) TAFFRAIL_DRAIN_ROUNDS=20 \
 	TAFFRAIL_DRAIN_RATE=6000 TAFFRAIL_MEMORY_SECONDS=20 \
-	cargo test --locked --package taffrail --test suite -- --nocapture --test-threads 1 soak::
+	cargo test --locked $(TESTED) --test suite -- --nocapture --test-threads 1 soak::
 
 FUZZ_SECONDS ?= 20
 fuzz: setup ## Fuzz what parses, each target for FUZZ_SECONDS=20
@@ -88,7 +89,7 @@ fuzz: setup ## Fuzz what parses, each target for FUZZ_SECONDS=20
 			|| { grep -vE '^ +([0-9]+:|at )' $(CURDIR)/target/fuzz.log | tail -60; exit 1; }; tail -1 $(CURDIR)/target/fuzz.log; done
 
 slow-clients: setup component ## slowhttptest's three modes against the real binary (needs slowhttptest)
-	cargo test --locked --package taffrail --no-run # the tests' own binary: nothing is built twice
+	cargo test --locked $(TESTED) --no-run # the tests' own binary: nothing is built twice
 	host/tests/slow-clients
 
 # What the benchmarks serve.
@@ -110,7 +111,7 @@ bench-guard: $(if $(TAFFRAIL),,host) component ## Fail when a fresh instance cos
 .PHONY: docs docs-check
 docs: setup ## Write what the documents have from the code anew: flags, metrics, code, pictures (two minutes of traffic for one)
 	docs/pictures/draw
-	TAFFRAIL_UPDATE_DOCS=1 cargo test --locked --package taffrail --test suite -- docs::
+	TAFFRAIL_UPDATE_DOCS=1 cargo test --locked $(TESTED) --test suite -- docs::
 
 docs-check: ## Check the links of all documents, the length of the README, and its pictures
 	.ci/docs
