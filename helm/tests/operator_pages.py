@@ -62,8 +62,9 @@ def pages(root):
 
 
 def mentioning(root):
-    """Every page of the documents, in one text."""
-    return "\n".join(page.read_text() for page in [root / "README.md", *sorted((root / "docs").rglob("*.md"))])
+    """Every page of the documents, in one text, but for the decisions: those on other tools name the flags of these."""
+    pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    return "\n".join(page.read_text() for page in pages if page.parent.name != "decisions")
 
 
 def blocks(text):

@@ -12,7 +12,7 @@ def source(root, module):
     """What the host's sources say in a module, be it a file or a folder; without its tests."""
     folder = root / "host/src"
     files = [*folder.glob(f"{module}.rs"), *sorted(folder.glob(f"{module}/*.rs"))]
-    return "\n".join(path.read_text().split("#[cfg(test)]")[0] for path in files)
+    return "\n".join(path.read_text().split("#[cfg(test)]\nmod tests")[0] for path in files)
 
 
 def named(documents, kind, name):
@@ -78,8 +78,8 @@ def canary_and_stable_are_told_apart(renders, **_):
 def queries_ask_for_what_the_host_has(renders, root, **_):
     metrics = source(root, "telemetry/metrics")
     known = set(re.findall(r'"([a-z][a-z_]+)"', metrics))
-    sets = re.findall(r"EncodeLabelSet\)\]\n(?:pub )?struct \w+ \{(.*?)\n\}", metrics, re.DOTALL)
-    labels = set(re.findall(r"^ +(?:pub )?(\w+):", "\n".join(sets), re.MULTILINE))
+    sets = re.findall(r"EncodeLabelSet\)\]\n(?:pub(?:\(crate\))? )?struct \w+ \{(.*?)\n\}", metrics, re.DOTALL)
+    labels = set(re.findall(r"^ +(?:pub(?:\(crate\))? )?(\w+):", "\n".join(sets), re.MULTILINE))
     labels |= set(re.findall(r'sub_registry_with_label\(\("(\w+)"', metrics))
     reasons = {"ok", *re.findall(r'"((?:client|guest|host)_\w+)"', source(root, "error"))}
     read = {"taffrail_http_requests_total": "http_requests" in known, "label code": "code" in labels, "label component": "component" in labels,

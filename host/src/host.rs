@@ -20,6 +20,9 @@ use crate::telemetry::spans::Spans;
 /// still being given back.
 const SPARE_GUESTS: u32 = 8;
 
+/// The log's target of what befalls the process as a whole.
+const TARGET: &str = env!("CARGO_PKG_NAME");
+
 /// How often the log says that a large component is still being compiled.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -51,8 +54,8 @@ impl Host {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let lifecycle = Lifecycle::default();
         let admin = Admin::start(config.admin_listen, lifecycle.clone())?;
-        tracing::info!(admin = %admin.address(), "starting");
-        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        tracing::info!(target: TARGET, admin = %admin.address(), "starting");
+        config.warnings.iter().for_each(|warning| tracing::warn!(target: TARGET, "{warning}"));
 
         let (settings, limits) = (config.guest.clone(), config.limits);
         let pool = limits.max_in_flight.unwrap_or(capacity::IN_FLIGHT) + SPARE_GUESTS;
@@ -66,7 +69,9 @@ impl Host {
         let mut guest = loop {
             match timeout(PROGRESS, &mut loading).await {
                 Ok(loaded) => break loaded.context("the compiler failed")??,
-                Err(_) => tracing::info!(seconds = started.elapsed().as_secs(), "still compiling the component"),
+                Err(_) => {
+                    tracing::info!(target: TARGET, seconds = started.elapsed().as_secs(), "still compiling the component")
+                }
             }
         };
         let version = serde_json::json!({ "host": env!("CARGO_PKG_VERSION"), "component": guest.revision().json() });
@@ -78,6 +83,7 @@ impl Host {
         guest.set_memory(capacity.guest_memory);
         if reuse.requests > 1 && initial_memory > reuse.memory as u64 {
             tracing::warn!(
+            target: TARGET,
                 initial_memory,
                 instance_memory = reuse.memory,
                 "no instance will answer a second request: each starts with more memory than --instance-memory"
@@ -102,6 +108,7 @@ impl Host {
         tokio::spawn(server.run(listener));
         lifecycle.advance(Phase::Ready);
         tracing::info!(
+            target: TARGET,
             version = env!("CARGO_PKG_VERSION"),
             listen = %address,
             admin = %admin.address(),
@@ -143,7 +150,7 @@ impl Host {
     /// to the timeout for what is in flight.
     pub async fn drain(mut self) -> Drained {
         self.lifecycle.advance(Phase::Draining);
-        tracing::info!(delay = ?self.drain_delay, timeout = ?self.drain_timeout, "draining");
+        tracing::info!(target: TARGET, delay = ?self.drain_delay, timeout = ?self.drain_timeout, "draining");
         sleep(self.drain_delay).await;
         self.server.close();
         let finished = async {
@@ -158,9 +165,9 @@ impl Host {
             spans.finish().await;
         }
         if cut == 0 {
-            tracing::info!("drained: nothing was cut");
+            tracing::info!(target: TARGET, "drained: nothing was cut");
         } else {
-            tracing::warn!(cut, "drained: requests were cut, because --drain-timeout was over");
+            tracing::warn!(target: TARGET, cut, "drained: requests were cut, because --drain-timeout was over");
         }
         Drained { cut }
     }
