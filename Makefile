@@ -104,8 +104,8 @@ bench: host $(if $(QUICK),,host-precompiled) bench-components ## Everything side
 bench-inner: bench-components ## An instantiation, a call and a body by themselves, in a minute (criterion; compares with its last run)
 	cargo bench --locked --package taffrail --bench inner
 
-FLOOR ?= 0.25
-bench-guard: $(if $(TAFFRAIL),,host) component ## Fail when a fresh instance costs too much: taffrail ÷ native below FLOOR (TAFFRAIL=another binary)
+FLOOR ?= 0.6
+bench-guard: $(if $(TAFFRAIL),,host) component ## Fail when a fresh instance costs too much: taffrail ÷ bare wasmtime below FLOOR (TAFFRAIL=another binary)
 	cargo run --locked --release --package bench -- --guard --floor $(FLOOR) $(if $(TAFFRAIL),--taffrail $(TAFFRAIL))
 
 .PHONY: docs docs-check

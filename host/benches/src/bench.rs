@@ -22,8 +22,8 @@ use crate::comparison::Comparison;
 use crate::load::workload::{WORKLOADS, Workload};
 use crate::rounds::Settings;
 use crate::servers::artifacts::Artifacts;
-use crate::servers::native;
 use crate::servers::server::{self, Server};
+use crate::servers::{bare, native};
 
 /// Measures taffrail beside native hyper, wasmtime serve and Flask, in interleaved rounds, and prints one report. The
 /// same report, the figures of every round and a plot go to target/bench/ (report.md, report.json, report.svg).
@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long)]
     seconds: Option<f64>,
 
-    /// For CI: only whether taffrail ÷ native reaches --floor at 32 connections; the best of three tries counts
+    /// For CI: only whether taffrail ÷ bare wasmtime reaches --floor at 32 connections; the best of three tries counts
     #[arg(long, requires = "floor", conflicts_with = "otlp")]
     guard: bool,
 
@@ -91,6 +91,16 @@ enum Command {
         #[arg(long)]
         token: String,
     },
+    /// The bare server itself
+    #[command(hide = true)]
+    Bare {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        token: String,
+        #[arg(long)]
+        compiled: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -106,8 +116,12 @@ fn main() -> ExitCode {
 
 /// Whether everything could be measured, and the guard holds.
 fn run(arguments: Arguments) -> anyhow::Result<bool> {
-    if let Some(Command::Native { listen, token }) = arguments.command {
-        return native::serve(listen, token).map(|()| true);
+    match arguments.command {
+        Some(Command::Native { listen, token }) => return native::serve(listen, token).map(|()| true),
+        Some(Command::Bare { listen, token, compiled }) => {
+            return bare::serve(listen, &compiled, &token).map(|()| true);
+        }
+        None => {}
     }
     let settings = arguments.settings()?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

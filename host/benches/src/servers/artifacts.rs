@@ -86,7 +86,7 @@ impl Artifacts {
     /// When the system does not say what file this process is, or nobody has named one.
     pub fn program(&self, program: Program) -> anyhow::Result<PathBuf> {
         Ok(match program {
-            Program::Native => std::env::current_exe()?,
+            Program::Native | Program::Bare => std::env::current_exe()?,
             Program::Taffrail => self.taffrail.clone(),
             Program::AllOff => self.all_off.clone().context("--all-off names no binary")?,
             Program::Wasmtime => self.out().join("wasmtime/bin/wasmtime"),
@@ -106,7 +106,7 @@ impl Artifacts {
 
     /// Where the precompiled component of a program is put.
     pub fn precompiled(&self, program: Program) -> PathBuf {
-        self.out().join(if program == Program::Taffrail { "hello.taffrail.cwasm" } else { "hello.wasmtime.cwasm" })
+        self.out().join(if program == Program::Wasmtime { "hello.wasmtime.cwasm" } else { "hello.taffrail.cwasm" })
     }
 
     /// What a server lacks, in its binary or beside it; none when it can be run.

@@ -14,6 +14,8 @@ use crate::servers::server::{Component, Form, Program, Server, Wasi};
 /// With what the compiler says.
 pub fn precompile(artifacts: &Artifacts, program: Program) -> anyhow::Result<()> {
     let wasm = artifacts.component(Component::Hello, Wasi::V02);
+    std::fs::create_dir_all(artifacts.out())
+        .with_context(|| format!("{} cannot be made", artifacts.out().display()))?;
     let output = Command::new(artifacts.program(program)?)
         .args(["compile".as_ref(), wasm.as_os_str(), "-o".as_ref(), artifacts.precompiled(program).as_os_str()])
         .output()?;
@@ -38,6 +40,10 @@ pub fn start(artifacts: &Artifacts, server: &Server, component: Component) -> an
             command.args(["native", "--listen", listen, "--token", &artifacts.token]);
             "listening on "
         }
+        Program::Bare => {
+            command.args(["bare", "--listen", listen, "--token", &artifacts.token, "--compiled"]).arg(&wasm);
+            "listening on "
+        }
         Program::Taffrail | Program::AllOff => {
             command.arg("serve").arg(&wasm).args(["--listen", listen, "--admin-listen", listen]);
             command.args(["--config", &tokens, "--access-log", "off", "--log-format", "json"]);
@@ -57,6 +63,9 @@ pub fn start(artifacts: &Artifacts, server: &Server, component: Component) -> an
         }
     };
     command.args(&server.flags);
+    if server.form == Form::Precompiled && matches!(server.program, Program::Taffrail | Program::Wasmtime) {
+        command.arg("--allow-precompiled");
+    }
     if server.program == Program::Wasmtime {
         command.arg(wasm);
     }

@@ -8,6 +8,8 @@ const REUSE: &str = "128";
 pub enum Program {
     /// hyper in this very binary.
     Native,
+    /// hyper and Wasmtime in this very binary.
+    Bare,
     Taffrail,
     /// A build of Taffrail without telemetry and deadline.
     AllOff,
@@ -69,7 +71,6 @@ impl Server {
 
     fn precompiled(mut self) -> Self {
         self.form = Form::Precompiled;
-        self.flags = vec!["--allow-precompiled"];
         self
     }
 }
@@ -90,6 +91,16 @@ pub fn all() -> Vec<Server> {
             .flags(&["--max-instance-reuse-count", REUSE]),
         Server::new("wasmtime-03", "wasmtime serve 0.3, default", Wasmtime).on(Wasi::V03), // reuses: 128 × 16
         Server::new("flask", "Flask + gunicorn", Flask),
+    ]
+}
+
+/// Those that the guard compares.
+pub fn guarded() -> Vec<Server> {
+    use Program::{Bare, Native, Taffrail};
+    vec![
+        Server::new("native", "native hyper", Native),
+        Server::new("bare", "bare wasmtime, fresh", Bare).precompiled(),
+        Server::new("taffrail", "taffrail 0.2, fresh", Taffrail),
     ]
 }
 
