@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         }
         Command::Compile(flags) => (flags.run(), 2),
         Command::CheckHealth(flags) => (flags.run(), 1),
+        Command::Probe(flags) => (flags.run(), 1),
     };
     ended.unwrap_or_else(|error| {
         stderr.push(format!("error: {error:#}\n").as_bytes());

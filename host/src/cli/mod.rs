@@ -6,6 +6,7 @@ mod config_dir;
 mod faults;
 mod limits;
 mod outbound;
+pub mod probe;
 mod serve;
 mod values;
 
@@ -14,6 +15,7 @@ use clap::{Parser, Subcommand};
 pub use check_health::CheckHealth;
 pub use compile::Compile;
 pub use faults::Faults;
+pub use probe::Probe;
 pub use serve::Flags;
 
 /// Serves one WASI HTTP component.
@@ -41,4 +43,6 @@ pub enum Command {
     Compile(Compile),
     /// Ask a running host whether it is ready, for a container's health check: exit status 0 or 1
     CheckHealth(CheckHealth),
+    /// Ask a URL and compare what comes back, where there is no curl: exit status 0, 1, or 2 for a wrong flag
+    Probe(Box<Probe>),
 }

@@ -56,6 +56,71 @@ fn check_health_asks_a_running_host() {
     assert!(check("nonsense").1.contains("write IP:PORT"));
 }
 
+/// For `helm test`, where there is neither shell nor curl.
+#[test]
+fn probe_compares_what_comes_back() {
+    let host = TestHost::serving("hello").with("--config", "auth-tokens=the-token-of-this-test").spawn();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (token, empty) = (folder.path().join("token"), folder.path().join("empty"));
+    std::fs::write(&token, "the-token-of-this-test\nanother-token-of-it\n").expect("it is written");
+    std::fs::write(&empty, "\n").expect("it is written");
+    let probe = |url: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(binary());
+        let output = command.args(["probe", url, "--within", "0s"]).args(arguments).output().expect("it runs");
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), said.concat())
+    };
+    let url = |path: &str| format!("http://{}{path}", host.addr());
+    let with_token = format!("X-Auth-Token: {}", token.display());
+    for (path, arguments) in [
+        ("/ping", &["--expect-body", "OK"][..]),
+        ("/ping", &["--method", "POST", "--expect", "405"]),
+        ("/app", &["--expect", "403", "--header", "X-Auth-Token: wrong"]),
+        ("/app", &["--header-file", &with_token, "--expect-body", "{\"message\":\"Hello World\"}"]),
+    ] {
+        let (code, said) = probe(&url(path), arguments);
+        assert!(code == Some(0) && said.contains("as expected"), "{path} {arguments:?}: {said}");
+    }
+    let unread = format!("X-Auth-Token: {}", empty.display());
+    for (path, arguments, status, wanted) in [
+        ("/app", &["--header-file", &with_token, "--expect", "403"][..], 1, "200 \"{"),
+        ("/ping", &["--expect-body", "ok"], 1, "200 \"OK\" in the place of 200 \"ok\""),
+        ("/ping", &["--expect-refused"], 1, "nobody may answer there"),
+        ("/ping", &["--expect", "99"], 2, "99 is not in 100..=599"),
+        ("/ping", &["--header", "no header"], 2, "write NAME: VALUE"),
+        ("/ping", &["--header-file", "X-A: /nowhere"], 2, "the file cannot be read"),
+        ("/ping", &["--header-file", &unread], 2, "the first line of the file is empty"),
+        ("/ping", &["--timeout", "5"], 2, "write a number with its unit"),
+    ] {
+        let (code, said) = probe(&url(path), arguments);
+        assert!(code == Some(status) && said.contains(wanted), "{path} {arguments:?}: {code:?} {said}");
+        assert!(!said.contains("the-token-of-this-test"), "{said}");
+    }
+    assert!(probe("https://hello/ping", &[]).1.contains("write one such as http://"));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let nobody = format!("http://{closed}/ping");
+    assert_eq!(probe(&nobody, &["--expect-refused"]).0, Some(0));
+    let (code, said) = probe(&nobody, &[]);
+    assert!(code == Some(1) && said.contains("no answer"), "{said}");
+}
+
+/// One that comes up late is waited for.
+#[test]
+fn probe_asks_again() {
+    let late = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/ping", late.local_addr().expect("its address"));
+    let mut command = std::process::Command::new(binary());
+    let mut asking =
+        command.args(["probe", &url, "--within", "1m"]).stdout(std::process::Stdio::null()).spawn().expect("it runs");
+    for head in ["HTTP/1.1 503 Not Yet", "HTTP/1.1 200 OK"] {
+        let (mut stream, _) = late.accept().expect("it asks");
+        let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
+        std::io::Write::write_all(&mut stream, format!("{head}\r\nContent-Length: 0\r\n\r\n").as_bytes())
+            .expect("it reads");
+    }
+    assert_eq!(asking.wait().expect("it ends").code(), Some(0));
+}
+
 /// What is not logged must happen all the same.
 #[test]
 fn it_serves_and_ends_in_silence() {
