@@ -6,14 +6,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody};
 
 use super::client::OutboundClient;
+use super::connector::Answered;
 use super::refusal::Refusal;
 use crate::http::request_body::BodyReport;
 use crate::telemetry::metrics::Metrics;
@@ -37,12 +38,13 @@ pub(crate) async fn send(
     // The client may have to connect first, which has its own limit.
     let limit = shorter(options.connect_timeout, limits.connect_timeout)
         + shorter(options.first_byte_timeout, limits.first_byte_timeout);
-    let answer = match timeout(limit, client.pool.request(request)).await {
+    let answer = match timeout(limit, ask(&client, request)).await {
         Ok(answer) => answer.map_err(|error| Refusal::of(&error)),
         Err(_) => Err(Refusal::FirstByteTimeout),
     };
     match answer {
         Ok(response) => {
+            Answered::note(&response);
             call.answered(response.status().as_u16());
             let between_bytes = shorter(options.between_bytes_timeout, limits.between_bytes_timeout);
             let response =
@@ -54,6 +56,26 @@ pub(crate) async fn send(
             call.end(refusal.reason());
             Err(refusal.into())
         }
+    }
+}
+
+/// Sends the request, once more where its connection was an old one that the server was just closing: nobody can know that
+/// beforehand, and a GET or HEAD without a body may be sent twice (RFC 9110, 9.2.2).
+async fn ask(
+    client: &OutboundClient,
+    request: Request<WasiBody>,
+) -> std::result::Result<Response<Incoming>, hyper_util::client::legacy::Error> {
+    let may_repeat = matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream();
+    if !may_repeat {
+        return client.pool.request(request).await;
+    }
+    let (head, body) = request.into_parts();
+    let again = Request::from_parts(head.clone(), Empty::new().map_err(|never| match never {}).boxed_unsync());
+    match client.pool.request(Request::from_parts(head, body)).await {
+        Err(error) if Refusal::of(&error) == Refusal::Broken && Answered::before(&error) => {
+            client.pool.request(again).await
+        }
+        answer => answer,
     }
 }
 
@@ -120,9 +142,10 @@ impl Body for ServerBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(_))) => {
-                self.call.end(Refusal::Broken.reason());
-                Poll::Ready(Some(Err(Refusal::Broken.into())))
+            Poll::Ready(Some(Err(error))) => {
+                let refusal = Refusal::of_body(&error);
+                self.call.end(refusal.reason());
+                Poll::Ready(Some(Err(refusal.into())))
             }
             Poll::Ready(None) => {
                 self.call.end("ok");

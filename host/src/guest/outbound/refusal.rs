@@ -16,8 +16,15 @@ pub(crate) enum Refusal {
     ConnectFailed,
     Certificate,
     Tls,
+    /// With the code of RFC 8446, 6.
+    TlsAlert(u8),
     FirstByteTimeout,
     BetweenBytesTimeout,
+    /// What answers is no HTTP, or none that can be understood for sure.
+    Malformed,
+    HeaderTooLarge,
+    /// The component ended its own request's body with an error.
+    RequestBody,
     Broken,
 }
 
@@ -33,8 +40,12 @@ impl Refusal {
             Self::ConnectFailed => "connect_failed",
             Self::Certificate => "certificate",
             Self::Tls => "tls_failed",
+            Self::TlsAlert(_) => "tls_alert",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::BetweenBytesTimeout => "between_bytes_timeout",
+            Self::Malformed => "malformed",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::RequestBody => "request_body",
             Self::Broken => "broken",
         }
     }
@@ -52,29 +63,67 @@ impl Refusal {
             Self::ConnectFailed => "no connection",
             Self::Certificate => "the server's certificate is not trusted; --ca-file adds an authority",
             Self::Tls => "TLS failed",
+            Self::TlsAlert(_) => "the server ended TLS with an alert",
             Self::FirstByteTimeout => "no answer within --outbound-first-byte-timeout",
             Self::BetweenBytesTimeout => "the answer stopped for --outbound-between-bytes-timeout",
+            Self::Malformed => "the answer is not HTTP, or is malformed",
+            Self::HeaderTooLarge => "the header of the answer is larger than 64 KiB, or has more than 100 fields",
+            Self::RequestBody => "the component broke off the body of its request",
             Self::Broken => "the answer broke off",
         }
     }
 
-    /// What a failure of the client comes from, which it hides in a chain of causes.
+    /// What a failure of the client comes from.
     pub(crate) fn of(error: &hyper_util::client::legacy::Error) -> Self {
-        let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+        Self::of_cause(error).unwrap_or(if error.is_connect() { Self::ConnectFailed } else { Self::Broken })
+    }
+
+    /// What the failure of an answer's body comes from.
+    pub(crate) fn of_body(error: &hyper::Error) -> Self {
+        Self::of_cause(error).unwrap_or(Self::Broken)
+    }
+
+    /// The client hides what happened in a chain of causes.
+    fn of_cause(error: &(dyn StdError + 'static)) -> Option<Self> {
+        let mut cause = Some(error);
         while let Some(error) = cause {
             if let Some(ours) = error.downcast_ref::<Refused>() {
-                return ours.0;
+                return Some(ours.0);
             }
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-                return if matches!(tls, rustls::Error::InvalidCertificate(_)) { Self::Certificate } else { Self::Tls };
+                return Some(match tls {
+                    rustls::Error::InvalidCertificate(_) => Self::Certificate,
+                    rustls::Error::AlertReceived(alert) => Self::TlsAlert(u8::from(*alert)),
+                    _ => Self::Tls,
+                });
             }
+            if let Some(http) = error.downcast_ref::<hyper::Error>() {
+                if http.is_parse_too_large() {
+                    return Some(Self::HeaderTooLarge);
+                }
+                if http.is_parse() || http.is_parse_status() {
+                    return Some(Self::Malformed);
+                }
+                if http.is_user() {
+                    return Some(Self::RequestBody);
+                }
+            }
+            let io = error.downcast_ref::<io::Error>();
             // An I/O error keeps what it was made of to itself.
-            cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = match io.and_then(io::Error::get_ref) {
                 Some(inner) => Some(inner),
                 None => error.source(),
             };
+            // So hyper says that a chunk is none.
+            let malformed =
+                |io: &io::Error| matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+            if io.is_some_and(malformed)
+                && !cause.is_some_and(|cause| cause.is::<rustls::Error>() || cause.is::<Refused>())
+            {
+                return Some(Self::Malformed);
+            }
         }
-        if error.is_connect() { Self::ConnectFailed } else { Self::Broken }
+        None
     }
 }
 
@@ -89,8 +138,15 @@ impl From<Refusal> for Error {
             Refusal::ConnectFailed => Self::ConnectionRefused,
             Refusal::Certificate => Self::TlsCertificateError,
             Refusal::Tls => Self::TlsProtocolError,
+            Refusal::TlsAlert(code) => Self::TlsAlertReceived {
+                alert_id: Some(code),
+                alert_message: Some(format!("{:?}", rustls::AlertDescription::from(code))),
+            },
             Refusal::FirstByteTimeout => Self::HttpResponseTimeout,
             Refusal::BetweenBytesTimeout => Self::ConnectionReadTimeout,
+            Refusal::Malformed => Self::HttpProtocolError,
+            Refusal::HeaderTooLarge => Self::HttpResponseHeaderSectionSize(None),
+            Refusal::RequestBody => Self::InternalError(Some(refusal.advice().to_owned())),
             Refusal::Broken => Self::HttpResponseIncomplete,
         }
     }
