@@ -10,7 +10,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 /// The header of every failure that the host answers; its value is [`Error::reason`].
-const ERROR_HEADER: HeaderName = HeaderName::from_static("taffrail-error");
+pub(crate) const ERROR_HEADER: HeaderName = HeaderName::from_static("taffrail-error");
 
 /// The party at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -139,6 +139,7 @@ impl Flags {
                     environment,
                     reuse: reuse?,
                     limits: guest_limits?,
+                    response_header: limits?.max_response_header_size,
                     outbound: outbound?,
                 },
                 listen: listen?,

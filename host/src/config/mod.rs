@@ -65,6 +65,8 @@ pub struct GuestSettings {
     pub environment: Arc<[(String, String)]>,
     /// What one guest may use.
     pub limits: GuestLimits,
+    /// How large the header of a response may be, in bytes: a guest may build no larger one either.
+    pub response_header: usize,
     /// What it may call (`guest/outbound`).
     pub outbound: OutboundSettings,
 }

@@ -51,19 +51,22 @@ impl GuestBody {
         report: BodyReport,
         head_only: bool,
     ) -> Result<Response<Self>, Error> {
+        let bodiless = response.is_bodiless(head_only);
         let GuestResponse { response, progress } = response;
         let (mut head, live) = response.into_parts();
-        let bodiless = head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if head.status == StatusCode::NO_CONTENT {
             head.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
         }
         let promised = if bodiless { None } else { content_length(&head.headers) };
         let live = (!bodiless).then_some(live);
         let mut body = Self { ahead: VecDeque::new(), live, promised, run, report, progress };
-        if body.run.is_over() || body.progress.is_some() {
+        if !bodiless && (body.run.is_over() || body.progress.is_some()) {
             body.take_ahead().await?;
         } else if body.live.as_ref().is_none_or(Body::is_end_stream) {
             body.end();
+        }
+        if body.promised == Some(0) && body.ahead.is_empty() {
+            body.end(); // whole with its head, as hyper takes it over HTTP/1.1
         }
         if body.is_end_stream() {
             body.finish(); // hyper asks for no frame, so nothing else would run the rest of the guest
@@ -253,6 +256,8 @@ mod tests {
         assert_eq!(respond(200, None, "abc", false).await, Ok((None, "abc".to_owned())));
         assert_eq!(respond(200, Some("2"), "abc", false).await, Err("guest_body_broken"));
         assert_eq!(respond(200, Some("4"), "abc", false).await, Err("guest_body_broken"));
+        assert_eq!(respond(200, Some("0"), "", false).await, Ok((Some(0), String::new())));
+        assert_eq!(respond(200, Some("0"), "abc", false).await, Err("guest_body_broken"));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::io;
 use wasmtime::Trap;
 use wasmtime::component::ResourceTableError;
 use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::FieldMapError;
 
 use super::limits::Limiter;
 use super::os_error::refused_by_system;
@@ -39,6 +40,9 @@ fn reported(error: wasmtime::Error) -> Error {
         Some(Trap::StackOverflow) => return Error::GuestStackOverflow(detail),
         Some(Trap::NoAsyncResult) => return Error::GuestNoResponse, // a task of WASI 0.3 that ended without a result
         _ => {}
+    }
+    if let Some(FieldMapError::TotalSizeTooBig | FieldMapError::TooManyFields) = error.downcast_ref() {
+        return Error::GuestHeaderTooLarge;
     }
     // Too many handles of the component itself, and too large a call, have no public type.
     let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));

@@ -140,7 +140,9 @@ impl Guest {
             }
             _ => None,
         };
-        let template = StoreTemplate { config, environment, limits, budget, log_rate, outbound, metrics, concurrent };
+        let fields = store::fields_size(settings.response_header);
+        let template =
+            StoreTemplate { config, environment, limits, fields, budget, log_rate, outbound, metrics, concurrent };
         Ok(Self { engine, allocator, linked, revision, template, pool, shared_instances })
     }
 
@@ -227,7 +229,14 @@ impl Guest {
                 Poll::Ready(Err(Error::GuestDeadline)) if report.is_waiting() => {
                     Poll::Ready(Err(Some(Error::ClientDeadline)))
                 }
-                Poll::Ready(Err(error)) => Poll::Ready(Err(Some(error))),
+                Poll::Ready(Err(error)) => match receiver.try_recv() {
+                    // Head and all: nothing that the guest does afterwards can spoil it.
+                    Ok(Ok(response)) if response.is_bodiless(head_only) => {
+                        run.failed_late(&error);
+                        Poll::Ready(Ok(Ok(response)))
+                    }
+                    _ => Poll::Ready(Err(Some(error))),
+                },
                 Poll::Pending if unset => Poll::Pending,
                 Poll::Pending => match Pin::new(&mut receiver).poll(context) {
                     Poll::Ready(Ok(head)) => Poll::Ready(Ok(head)),
@@ -290,6 +299,7 @@ impl Guest {
             drop((span, guard));
             ended
         })
+        .counted(self.metrics().clone())
     }
 
     /// An instance that has served others, or a fresh one.
@@ -366,6 +376,7 @@ mod tests {
                 call_size: 1 << 20,
                 log_rate: 1,
             },
+            response_header: 1 << 16,
             outbound: OutboundSettings {
                 allowed: Vec::new(),
                 networks: Vec::new(),

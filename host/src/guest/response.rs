@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use hyper::Response;
+use hyper::{Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::WasiBody;
 
@@ -36,6 +36,11 @@ impl From<Response<WasiBody>> for GuestResponse {
 }
 
 impl GuestResponse {
+    /// Whether no body follows its head: that of a HEAD request, a 204 or a 304 (RFC 9112, 6.3).
+    pub(crate) fn is_bodiless(&self, head_only: bool) -> bool {
+        head_only || matches!(self.response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+
     /// The response of a guest of WASI 0.3, whose run is over when its body is taken.
     pub(crate) fn concurrent(response: Response<WasiBody>, progress: Arc<Progress>) -> Self {
         Self { response, progress: Some(progress) }

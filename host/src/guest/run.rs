@@ -1,6 +1,7 @@
 //! The run of one guest: a future that is polled by whoever wants something of it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -17,17 +18,25 @@ pub(crate) struct Run {
     /// The instance of a run that is over, if it may answer others: but not before its body was taken.
     lease: Option<Lease>,
     taken: bool,
+    /// Where a failure is counted that comes after the response.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Run {
     /// A run that begins with its first poll.
     pub(crate) fn new(run: impl Future<Output = Result<Option<Lease>, Error>> + Send + 'static) -> Self {
-        Self { running: Some(Box::pin(run)), lease: None, taken: false }
+        Self { running: Some(Box::pin(run)), lease: None, taken: false, metrics: None }
+    }
+
+    /// The same run, whose failure after its response is counted.
+    pub(crate) fn counted(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// One that has ended, its instance with it.
     pub(crate) fn over() -> Self {
-        Self { running: None, lease: None, taken: true }
+        Self { running: None, lease: None, taken: true, metrics: None }
     }
 
     /// Whether it has ended.
@@ -64,21 +73,28 @@ impl Run {
     pub(crate) fn detach(&mut self) {
         self.body_taken();
         if let Some(run) = self.running.take() {
+            let metrics = self.metrics.clone();
             tokio::spawn(async move {
                 match run.await {
                     Ok(lease) => lease.into_iter().for_each(Lease::keep),
-                    Err(error) => {
-                        let (reason, detail) = (error.reason(), error.detail());
-                        tracing::warn!(
-                            reason,
-                            detail = &*cut(&detail, DETAIL_MAX),
-                            "the guest failed after its response"
-                        );
-                    }
+                    Err(error) => report_late(metrics.as_deref(), &error),
                 }
             });
         }
     }
+
+    /// The run has failed, and its response goes out all the same.
+    pub(crate) fn failed_late(&self, error: &Error) {
+        report_late(self.metrics.as_deref(), error);
+    }
+}
+
+fn report_late(metrics: Option<&Metrics>, error: &Error) {
+    let (reason, detail) = (error.reason(), error.detail());
+    if let Some(metrics) = metrics {
+        metrics.guest_failed_late(reason);
+    }
+    tracing::warn!(reason, detail = &*cut(&detail, DETAIL_MAX), "the guest failed after its response");
 }
 
 /// Time for which a guest has had a thread, by the wall clock. Counted when it ends, in whatever way.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::header::{HeaderName, HeaderValue};
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -80,10 +81,22 @@ pub const OFFERED: &[(&str, &str)] = &[
     ("wasi:sockets/types", WASI_0_3),
 ];
 
+/// What Wasmtime counts for a field beside its bytes, and the number of fields for which that is allowed on top of the header
+/// that the operator allows: with less, an ordinary header just below the limit would be refused by the other count.
+const FIELD_OVERHEAD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>();
+const FIELDS: usize = 1000;
+
+/// How large a set of fields a guest may build where its response may have a header of so many bytes.
+pub(crate) fn fields_size(response_header: usize) -> usize {
+    response_header.saturating_add(FIELDS * FIELD_OVERHEAD)
+}
+
 /// What all stores of a component have in common.
 pub(crate) struct StoreTemplate {
     pub(crate) config: Arc<WasiConfigVariables>,
     pub(crate) limits: GuestLimits,
+    /// How large a set of fields may become, in bytes as Wasmtime counts them.
+    pub(crate) fields: usize,
     pub(crate) budget: Arc<Budget>,
     pub(crate) environment: Arc<[(String, String)]>,
     pub(crate) log_rate: Arc<RateLimit>,
@@ -208,8 +221,9 @@ pub(crate) fn new(engine: &Engine, template: &StoreTemplate, scope: &RequestScop
     let (trace, report) = (scope.trace.clone(), scope.report.clone());
     let outbound = OutboundHooks::new(template.outbound.clone(), template.metrics.clone(), trace, report.clone());
     let config = template.config.clone();
-    let mut store =
-        Store::new(engine, State { table, wasi, http: WasiHttpCtx::new(), outbound, config, limiter, report });
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(template.fields);
+    let mut store = Store::new(engine, State { table, wasi, http, outbound, config, limiter, report });
     store.limiter(|state| &mut state.limiter);
     store.set_max_component_handles(limits.handles);
     store.set_hostcall_fuel(limits.call_size);

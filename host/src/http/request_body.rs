@@ -24,6 +24,7 @@ struct Report {
     waiting: AtomicBool,
     computing: AtomicBool,
     passing: AtomicBool,
+    left: AtomicBool,
     received: AtomicU64,
 }
 
@@ -64,6 +65,11 @@ impl BodyReport {
     /// Whether the response waits for a body from outside, which the guest passes on as it is.
     pub(crate) fn is_passing(&self) -> bool {
         self.0.passing.load(Relaxed)
+    }
+
+    /// Whether nobody will read what is left of it.
+    pub(crate) fn is_left(&self) -> bool {
+        self.0.left.load(Relaxed)
     }
 
     /// Bytes that were received.
@@ -141,6 +147,12 @@ impl RequestBody {
         } else {
             Ok(frame)
         }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.report.0.left.store(true, Relaxed);
     }
 }
 

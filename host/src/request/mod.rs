@@ -18,12 +18,12 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Limits};
-use crate::error::Error;
+use crate::error::{ERROR_HEADER, Error};
 use crate::guest::{Guest, GuestBody, RequestContext};
 use crate::http::cookies::join_crumbs;
 use crate::http::forwarded;
 use crate::http::framing::remove_hop_by_hop;
-use crate::http::request_body::RequestBody;
+use crate::http::request_body::{BodyReport, RequestBody};
 use crate::http::response_body::{ObservedBody, ResponseBody};
 use crate::http::target::absolute;
 use crate::lifecycle::{Lifecycle, Phase};
@@ -125,6 +125,9 @@ impl Requests {
                 error.response(&record.request_id).map(ResponseBody::Whole)
             }
         };
+        // Nobody will read the rest of a body that the client may be sending now: no other request can come on this connection.
+        let is_left = record.body.as_ref().is_none_or(BodyReport::is_left);
+        close |= version < Version::HTTP_2 && is_left && record.peer.activity.is_body_open();
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&record.request_id) {
             headers.insert(REQUEST_ID, id);
@@ -173,8 +176,9 @@ impl Requests {
         trace.propagate(&mut head.headers, record.trace_given);
         let (request_id, deadline) = (record.request_id.clone(), record.deadline);
         let context = RequestContext { request_id, trace, span, deadline, guard: in_flight };
-        let response = self.guest.handle(Request::from_parts(head, body), report, context).await?;
+        let mut response = self.guest.handle(Request::from_parts(head, body), report, context).await?;
         check_response(&response, &self.limits)?;
+        response.headers_mut().remove(ERROR_HEADER); // by it a client tells the host's answers from the component's
         Ok(response.map(ResponseBody::Stream))
     }
 }

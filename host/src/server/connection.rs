@@ -23,7 +23,7 @@ use crate::request::{Peer, Requests};
 use crate::telemetry::metrics::OpenConnection;
 use crate::transport::activity::Activity;
 use crate::transport::deadline::{AbortTime, LazyTimer};
-use crate::transport::socket::Socket;
+use crate::transport::socket::{Socket, linger};
 
 /// At closing time: how long a connection without any request yet may take to show one. The kernel accepted it for us,
 /// so its client may well have sent one.
@@ -78,6 +78,9 @@ impl Connection {
         };
         if let Err(error) = served {
             tracing::debug!(client = %self.client, error = with_causes(&error), "connection");
+        }
+        if let Some(unread) = activity.take_unread() {
+            linger(unread, &self.closing).await;
         }
     }
 

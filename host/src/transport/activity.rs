@@ -2,9 +2,10 @@
 //! connection is driven; the requests and the socket report here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::message_framing::{Refused, Why};
@@ -25,6 +26,10 @@ pub(crate) struct Activity {
     begun: AtomicU64,
     /// From which of them on they are refused for their framing, for HTTP/1.1.
     refused: OnceLock<Refused>,
+    /// Whether more of a request's body is to come, for HTTP/1.1.
+    body: AtomicBool,
+    /// The socket of a connection that has ended within a request.
+    unread: Mutex<Option<TcpStream>>,
 }
 
 impl Activity {
@@ -39,6 +44,8 @@ impl Activity {
             stalled: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             refused: OnceLock::new(),
+            body: AtomicBool::new(false),
+            unread: Mutex::new(None),
         })
     }
 
@@ -82,6 +89,26 @@ impl Activity {
     /// Why the request that has begun last is refused for its head or its framing.
     pub(crate) fn refusal(&self) -> Option<Why> {
         self.refused.get().filter(|refused| refused.from < self.begun.load(Relaxed)).map(|refused| refused.why)
+    }
+
+    /// Whether more of a request's body is to come, which a client may be sending now.
+    pub(crate) fn is_body_open(&self) -> bool {
+        self.body.load(Relaxed)
+    }
+
+    /// What the socket has read ends within a request's body, or it does not.
+    pub(crate) fn set_body_open(&self, open: bool) {
+        self.body.store(open, Relaxed);
+    }
+
+    /// The connection has ended with all that it had to say, within a request: this socket still has something to read.
+    pub(crate) fn leave_unread(&self, stream: TcpStream) {
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    }
+
+    /// The socket of a connection that has ended within a request.
+    pub(crate) fn take_unread(&self) -> Option<TcpStream> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The client stopped reading: the connection is given up.

@@ -125,6 +125,16 @@ impl MessageFraming {
         self.refused
     }
 
+    /// Whether a body has begun and not ended.
+    pub(crate) fn is_within_body(&self) -> bool {
+        matches!(self.state, State::Body(_) | State::Chunk(_))
+    }
+
+    /// Whether a request has begun and not ended, or nobody can say.
+    pub(crate) fn is_within_message(&self) -> bool {
+        !matches!(self.state, State::Head) || self.head.started || self.head.size > 0
+    }
+
     /// Takes a line of a head, or what there is of it. Returns what comes after it.
     fn head_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some((line, rest)) = memchr(b'\n', bytes).and_then(|at| Some((bytes.get(..at)?, bytes.get(at + 1..)?)))

@@ -5,13 +5,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
 use super::message_framing::MessageFraming;
 use crate::config::Limits;
+
+/// How long a client may go on sending after an answer that ends its connection, how long it may send nothing meanwhile, and
+/// how long it has when the host is asked to end. nginx has 30 s and 5 s (`lingering_time`, `lingering_timeout`).
+const LINGER_MAX: Duration = Duration::from_secs(30);
+const LINGER_IDLE: Duration = Duration::from_secs(5);
+const LINGER_CLOSING: Duration = Duration::from_secs(1);
+/// What it may send then, in bytes: more than any upload that a proxy sends whole before it looks for the answer.
+const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The socket of an accepted connection.
 #[derive(Debug)]
@@ -23,19 +32,22 @@ pub(crate) struct Socket {
     /// How long a client may take nothing of what is ready for it.
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Everything was written, and the client has been told that no more comes.
+    shut: bool,
 }
 
 impl Socket {
     /// A socket with the limits of its connection.
     pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>, limits: &Limits) -> Self {
         let framing = (!activity.is_http2()).then(|| MessageFraming::new(limits.max_header_size));
-        Self { stream, activity, framing, write_timeout: limits.write_timeout, stalled: None }
+        Self { stream, activity, framing, write_timeout: limits.write_timeout, stalled: None, shut: false }
     }
 
     fn received(&mut self, bytes: &[u8]) {
         self.activity.received();
         if let Some(framing) = &mut self.framing {
             framing.received(bytes);
+            self.activity.set_body_open(framing.is_within_body());
             if let Some(refused) = framing.refused() {
                 self.activity.refuse(refused);
             }
@@ -96,6 +108,35 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.shut = true;
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Drop for Socket {
+    /// A socket that is closed with something unread resets the connection, and with it goes what was written last: the answer.
+    /// So one that ends within a request stays open for [`linger`].
+    fn drop(&mut self) {
+        if !self.shut || !self.framing.as_ref().is_some_and(MessageFraming::is_within_message) {
+            return;
+        }
+        let copy = rustix::io::dup(&self.stream).map_err(std::io::Error::from);
+        if let Ok(stream) = copy.and_then(|copy| TcpStream::from_std(copy.into())) {
+            self.activity.leave_unread(stream);
+        }
+    }
+}
+
+/// Reads what a client still sends and throws it away, until the client has closed, sends nothing for [`LINGER_IDLE`], or has
+/// had [`LINGER_MAX`] or sent [`LINGER_BYTES`] (RFC 9112, 9.6). When the host is asked to end, a second is enough.
+pub(crate) async fn linger(mut stream: TcpStream, closing: &CancellationToken) {
+    let (began, mut left, mut unread) = (Instant::now(), LINGER_BYTES, vec![0; 16 * 1024]);
+    loop {
+        let limit = if closing.is_cancelled() { LINGER_CLOSING } else { LINGER_MAX };
+        let until = (began + limit).min(Instant::now() + LINGER_IDLE);
+        match timeout_at(until, stream.read(&mut unread)).await {
+            Ok(Ok(count)) if count > 0 && count < left => left -= count,
+            _ => return,
+        }
     }
 }

@@ -121,3 +121,60 @@ async fn a_transfer_coding_other_than_chunked_alone_is_refused() {
         assert!(answer.contains("client_bad_request") && answer.contains("other than chunked"), "{coding}: {answer}");
     }
 }
+
+/// A client that is still sending must get the answer that came before its body was read, and be told that the connection ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_before_the_body_was_read_arrives_whatever_the_client_sends_on() {
+    const TIMES: usize = 10;
+    let hello = TestHost::serving("hello").start().await;
+    let small = TestHost::serving("gather").with("--max-body", "1KiB").start().await;
+    // By the guest that does not read, by the length or within the body, and for the head.
+    for (addr, head, status) in [
+        (hello.addr, "POST /ping HTTP/1.1\r\nHost: x\r\n", 405),
+        (hello.addr, "POST /nowhere HTTP/1.1\r\nHost: x\r\n", 404),
+        (small.addr, "POST / HTTP/1.1\r\nHost: x\r\n", 413),
+        (hello.addr, "POST /ping HTTP/1.1\r\n", 400),
+    ] {
+        for size in [2_000, 300_000, 5_000_000] {
+            let body = vec![b'x'; size];
+            let with_length = format!("{head}Content-Length: {size}\r\n\r\n");
+            let in_a_chunk = format!("{head}Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n");
+            let length = [with_length.as_bytes(), &body].concat();
+            let chunked = [in_a_chunk.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+            for request in [length, chunked] {
+                for _ in 0..TIMES {
+                    let mut stream = TcpStream::connect(addr).await.expect("a connection");
+                    stream.write_all(&request).await.expect("the host reads on");
+                    let mut answer = vec![0; 4096];
+                    let count = stream.read(&mut answer).await.expect("an answer, and no reset");
+                    let answer = String::from_utf8_lossy(&answer[..count]);
+                    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head} {size}: {answer}");
+                }
+            }
+        }
+    }
+}
+
+/// One that sends on without an end is not read for ever, and holds up no drain.
+#[tokio::test]
+async fn a_client_that_never_stops_sending_holds_up_no_drain() {
+    let mut host = TestHost::serving("hello").with("--drain-timeout", "1m").start().await;
+    let mut stream = TcpStream::connect(host.addr).await.expect("a connection");
+    stream.write_all(b"POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n").await.expect("sent");
+    let mut answer = [0; 4096];
+    let count = stream.read(&mut answer).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer[..count]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 413 ") && answer.contains("connection: close"), "{answer}");
+    let (mut reading, mut writing) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        let mut endless = tokio::io::repeat(b'x');
+        tokio::io::copy(&mut endless, &mut writing).await
+    });
+    assert_eq!(
+        reading.read(&mut [0; 1]).await.expect("no reset: all was written"),
+        0,
+        "the host has said that no more comes"
+    );
+    assert_eq!(host.drain().await.expect("drained").cut, 0, "nothing was in flight");
+    sending.await.expect("no panic").expect_err("the host has closed at last");
+}

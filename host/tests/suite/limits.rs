@@ -257,6 +257,31 @@ async fn a_guest_may_have_so_much_and_no_more() {
     }
 }
 
+/// The flag says how large a response's header may be, not a limit that Wasmtime has for a guest's fields.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_header_of_a_response_may_be_as_large_as_the_flag_says() {
+    let host = TestHost::serving("liar").start().await;
+    // A guest of WASI 0.3 is told that its fields are too large, and this one traps then.
+    let (status, reason) = if *IS_0_3 { (500, "guest_trapped") } else { (502, "guest_header_too_large") };
+    for protocol in BOTH {
+        refused(&send(protocol, &host, "/huge-header").await, status, reason);
+    }
+    let wide = TestHost::serving("liar").with("--max-response-header-size", "1MiB").start().await;
+    let answer = get(wide.addr, "/huge-header").await; // hyper's client takes 16 KiB over HTTP/2
+    let size: usize = answer.headers.get_all("x-huge").iter().map(|value| value.len()).sum();
+    assert_eq!((answer.status.as_u16(), size), (200, 300 * 1024));
+}
+
+/// A client tells the host's own answers from the component's by that header.
+#[tokio::test]
+async fn a_guest_cannot_speak_for_the_host() {
+    let host = TestHost::serving("liar").start().await;
+    for protocol in BOTH {
+        let answer = send(protocol, &host, "/host's-word").await;
+        assert_eq!((answer.status.as_u16(), answer.headers.get("taffrail-error")), (200, None));
+    }
+}
+
 #[tokio::test]
 async fn a_table_may_grow_so_far() {
     let file = wat_component_with(

@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::metrics::{sample, scrape};
 use crate::support::*;
 
 #[tokio::test]
@@ -138,6 +139,47 @@ async fn a_guest_cannot_break_the_framing() {
         assert_eq!((error.status.as_u16(), error.body.len()), (502, 0), "HEAD has no body, whoever answers");
         assert_eq!(error.header("content-length"), early.header("content-length"), "as that of GET");
     }
+}
+
+/// Monitors send HEAD, caches get 304: what a guest does wrong after its head is no affair of theirs.
+#[tokio::test]
+async fn nothing_spoils_an_answer_without_a_body() {
+    let host = TestHost::serving("fail").start().await;
+    for protocol in BOTH {
+        for (method, target, status) in [
+            ("HEAD", "/head-trap", 200),
+            ("GET", "/204-trap", 204),
+            ("GET", "/304-trap", 304),
+            ("HEAD", "/304-trap", 304),
+        ] {
+            let answer = ask(protocol, host.addr, method, target, &[]).await;
+            let seen = (answer.status.as_u16(), answer.header("taffrail-error"), answer.body.len());
+            assert_eq!(seen, (status, "", 0), "{protocol:?} {method} {target}");
+            let length = if method == "HEAD" && target == "/head-trap" { "6" } else { "" };
+            assert_eq!(answer.header("content-length"), length, "{protocol:?} {method} {target}");
+        }
+    }
+    let late = async || sample(&scrape(&host).await, "taffrail_guest_late_failures_total{", "reason=\"guest_trapped\"");
+    eventually("each of the failures is counted", async || late().await == 8.0).await;
+    let text = scrape(&host).await;
+    assert_eq!(sample(&text, "taffrail_http_requests_total{", "reason=\"guest_trapped\""), 0.0, "{text}");
+}
+
+/// It is whole with its head, whatever the guest does after that.
+#[tokio::test]
+async fn an_answer_of_no_bytes_is_whole_at_once() {
+    let host = TestHost::serving("liar").start().await;
+    for (protocol, number) in [(Protocol::Http1, 1.0), (Protocol::Http2, 2.0)] {
+        let mut client = Client::connect(protocol, host.addr).await;
+        let (sender, body) = open_body();
+        let answer = client.send(request_with("POST", host.addr, "/nothing-yet", &[], body)).await.expect("an answer");
+        assert_eq!((answer.status.as_u16(), answer.header("content-length")), (200, "0"), "{protocol:?}");
+        drop((sender, client));
+        let ok = async || sample(&scrape(&host).await, "taffrail_http_requests_total{", "reason=\"ok\"");
+        eventually("it is booked as ok", async || ok().await == number).await;
+    }
+    let text = scrape(&host).await;
+    assert_eq!(sample(&text, "taffrail_http_requests_total{", "reason=\"client_gone\""), 0.0, "{text}");
 }
 
 #[tokio::test]

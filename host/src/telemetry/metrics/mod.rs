@@ -62,6 +62,7 @@ pub(crate) struct Metrics {
     guest_busy: Counter<f64, AtomicU64>,
     guest_memory: Histogram,
     instances_retired: Family<RetiredLabel, Counter>,
+    late_failures: Family<ReasonLabel, Counter>,
     outbound: Family<OutboundOutcome, Counter>,
     spans_ended: Counter,
     spans_exported: Family<ExportOutcome, Counter>,
@@ -120,6 +121,11 @@ struct RetiredLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutboundOutcome {
     reason: &'static str,
 }
@@ -174,6 +180,8 @@ impl Metrics {
         let guest_memory = register(registry, "guest_memory_peak_bytes", peak, Histogram::new(MEMORY_BYTES));
         let retired = "Reused instances that have ended: after their requests, too large, idle, or failed";
         let instances_retired = register(registry, "guest_instances_retired", retired, Family::default());
+        let late = "Guests that failed after their response, by reason; the client has its answer";
+        let late_failures = register(registry, "guest_late_failures", late, Family::default());
         let asked = "Outbound requests of the component by reason";
         let outbound = register(registry, "outbound_requests", asked, Family::default());
         Arc::new(Self {
@@ -187,6 +195,7 @@ impl Metrics {
             guest_busy,
             guest_memory,
             instances_retired,
+            late_failures,
             outbound,
             spans_ended,
             spans_exported,
@@ -242,6 +251,11 @@ impl Metrics {
     /// A guest ended: how long it had a thread.
     pub(crate) fn guest_busy(&self, time: Duration) {
         self.guest_busy.inc_by(time.as_secs_f64());
+    }
+
+    /// A guest failed when its response was out.
+    pub(crate) fn guest_failed_late(&self, reason: &'static str) {
+        self.late_failures.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// An instance ended: the memory that it had then, in bytes.

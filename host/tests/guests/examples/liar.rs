@@ -1,6 +1,6 @@
 //! Says what is not so, as the path asks.
 
-use guests::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, Reply, ResponseOutparam, reply, target};
+use guests::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, Reply, ResponseOutparam, read, reply, target};
 
 guests::serve!(handle);
 
@@ -24,6 +24,12 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
             drop(stream);
             let _ = OutgoingBody::finish(body, None);
         }
+        // An answer without a byte, and the guest goes on for as long as its client sends.
+        "/nothing-yet" => {
+            let reply = Reply::start(out, 200, &[("content-length", "0")]);
+            read(&request, |_| ());
+            reply.finish(None);
+        }
         "/status-103" => bodiless(out, 103),
         "/status-204" => {
             let reply = Reply::start(out, 204, &[]);
@@ -36,6 +42,13 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
             let headers: Vec<(&str, &str)> = (0..80).map(|_| (name, value.as_str())).collect();
             Reply::start(out, 200, &headers).finish(None);
         }
+        // More than Wasmtime's own limit for the fields of a guest.
+        "/huge-header" => {
+            let value = "v".repeat(5 * 1024);
+            let headers: Vec<(&str, &str)> = (0..60).map(|_| ("x-huge", value.as_str())).collect();
+            Reply::start(out, 200, &headers).finish(None);
+        }
+        "/host's-word" => Reply::start(out, 200, &[("taffrail-error", "host_internal")]).finish(None),
         // Every field that is between host and client alone is refused to a guest.
         "/hop-by-hop" => {
             let fields = Fields::new();

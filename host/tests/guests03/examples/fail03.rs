@@ -19,6 +19,10 @@ async fn handle(request: Request) -> Answer {
         "/error" => Err(ErrorCode::InternalError(Some("the guest's secret text".into()))),
         "/exit" => std::process::exit(3),
         "/recurse" => reply(200, &recurse(&[0; 64]).to_string()),
+        // All that a client of HEAD is told, and a trap once nobody takes the body.
+        "/head-trap" => Reply::start(200, &[("content-length", "6")], trap),
+        "/204-trap" => Reply::start(204, &[], trap),
+        "/304-trap" => Reply::start(304, &[], trap),
         // After the head and a first chunk, on the client's word: traps, or breaks its body off.
         "/late-trap" => Reply::start(200, &[], async |mut reply| {
             reply.write("so far so good").await;
@@ -32,4 +36,9 @@ async fn handle(request: Request) -> Answer {
         }),
         other => reply(404, other),
     }
+}
+
+async fn trap(mut reply: Reply) {
+    reply.stream.write_all("unread".into()).await;
+    panic!("the guest's secret text");
 }

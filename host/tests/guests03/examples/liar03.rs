@@ -1,6 +1,6 @@
 //! Says what is not so, as the path asks.
 
-use guests03::{Answer, Fields, Reply, Request, bodiless, reply, target};
+use guests03::{Answer, Fields, Reply, Request, bodiless, read, reply, target};
 
 guests03::serve!(handle);
 
@@ -16,6 +16,11 @@ async fn handle(request: Request) -> Answer {
             reply.stream.write_all("more than four".into()).await;
             reply.finish(None).await;
         }),
+        // An answer without a byte, and the guest goes on for as long as its client sends.
+        "/nothing-yet" => Reply::start(200, &[("content-length", "0")], async |reply| {
+            read(request, async |_| ()).await;
+            reply.finish(None).await;
+        }),
         "/status-103" => bodiless(103, &[]),
         "/status-204" => Reply::start(204, &[], async |mut reply| {
             reply.write("a body that must not be").await;
@@ -26,6 +31,15 @@ async fn handle(request: Request) -> Answer {
             let value = "v".repeat(1024);
             let headers: Vec<(&str, &str)> = (0..80).map(|_| ("x-large", value.as_str())).collect();
             Reply::start(200, &headers, async |reply| reply.finish(None).await)
+        }
+        // More than Wasmtime's own limit for the fields of a guest.
+        "/huge-header" => {
+            let value = "v".repeat(5 * 1024);
+            let headers: Vec<(&str, &str)> = (0..60).map(|_| ("x-huge", value.as_str())).collect();
+            Reply::start(200, &headers, async |reply| reply.finish(None).await)
+        }
+        "/host's-word" => {
+            Reply::start(200, &[("taffrail-error", "host_internal")], async |reply| reply.finish(None).await)
         }
         // Every field that is between host and client alone is refused to a guest.
         "/hop-by-hop" => {
