@@ -13,7 +13,7 @@ ADMIN ?= 127.0.0.1:9090
 
 .PHONY: help setup build component host host-precompiled host-pgo run test arrows foreign chart-test soak fuzz slow-clients bench \
 	bench-components bench-inner bench-guard image image-test push lint lint-commits lint-workflows security coverage \
-	release-dry-run fmt clean
+	release-dry-run fmt clean cluster drill drill-component
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,16 @@ chart-test: component ## Test the chart: schemas, policies, refusals, renders, i
 	cargo build --locked --release --package guests --example menace --target $(WASM)
 	TAFFRAIL_BINARY=$(CURDIR)/target/debug/taffrail TAFFRAIL_COMPONENT=$(CURDIR)/$(HELLO) \
 	TAFFRAIL_BAD_COMPONENT=$(CURDIR)/$(MENACE) helm/tests/run
+
+cluster: ## A whole Kubernetes of two nodes on this machine, without Docker (Linux, root; the first time a quarter of an hour)
+	.ci/cluster up
+
+drill-component: setup
+	cargo build --locked --release --package guests --example version --target $(WASM)
+
+DRILLS ?=
+drill: $(if $(TAFFRAIL),,host) drill-component ## Versions rolled out and taken back on the cluster, under load (DRILLS=--short, or names; TAFFRAIL=another binary)
+	$(if $(TAFFRAIL),TAFFRAIL_BINARY=$(abspath $(TAFFRAIL))) python3 helm/drills/drill.py $(DRILLS)
 
 SOAK_SECONDS ?= 300
 soak: host component ## At length, optimised: a soak, 20 drains under load, a pod of 128 MiB (SOAK_SECONDS=300)
