@@ -1,4 +1,4 @@
-"""Every check of the chart. `run` starts it, after the tools are there: check.py TOOLS [--update]."""
+"""Every check of the chart. `run` starts it, after the tools are there: check.py TOOLS [--update | --canary-table]."""
 
 import copy
 import difflib
@@ -17,6 +17,7 @@ import kubernetes_validate
 import kubernetes_validate.utils
 import yaml
 
+import gate
 import operator_pages
 import promises
 import promql
@@ -320,6 +321,12 @@ def check_queries():
     queries.check(report, rendered("renders for the queries", "production", values, environment="production"), TOOLS)
 
 
+def canary_table():
+    """Nothing else but gate.py's table, by the chart's defaults."""
+    run = template(merged(BASE, FEATURES["analysis"][0]))
+    sys.exit(run.stderr if run.returncode else 0 if gate.table(list(yaml.safe_load_all(run.stdout)), TOOLS) else 1)
+
+
 def check_operator_pages(renders):
     """Both kinds of workload are in the stand-in, so that a page may speak of either."""
     documents = [document for name in ("existing secret", "production", "autoscaler on saturation") for document in renders[name]]
@@ -361,6 +368,8 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without ending what was started
     if not (TOOLS / "helm").exists() and not shutil.which("helm"):
         sys.exit("helm is missing: install it (https://helm.sh), or run this on Linux on amd64")
+    if "--canary-table" in sys.argv[2:]:
+        canary_table()
     # It reads its largest file anew for every object.
     kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
     check_lint()
@@ -372,6 +381,7 @@ def main():
     check_operator_pages(renders)
     check_rules(renders)
     check_queries()
+    gate.check(report, renders["analysis"], TOOLS)
     check_golden()
     check_checkov()
     failed = report.print()

@@ -119,8 +119,7 @@ its data: what they have counted is that of days. A pod that is new has two minu
 
 {{/* Requests with a duration, which all have. */}}
 {{- define "hello.query.timed" -}}
-{{- $count := dict "metric" "taffrail_http_request_duration_seconds_bucket" "where" `le="+Inf"` -}}
-({{ include "hello.query.counted" (merge $count .) }} or vector(0))
+{{- include "hello.query.counted" (merge (dict "metric" "taffrail_http_request_duration_seconds_bucket" "where" `le="+Inf"`) .) }}
 {{- end }}
 
 {{/*
@@ -141,7 +140,7 @@ the bound. Where stable's p99 is above the last edge +Inf alone qualifies, and n
 {{- $own := include "hello.query.counted" (merge (dict "pods" .pods) $bucket) -}}
 {{- $ofStable := include "hello.query.counted" (merge (dict "pods" .stable) $bucket) -}}
 {{- if .slowSeconds -}}
-(sum({{ $own }}) or vector(0))
+sum({{ $own }})
 {{- else -}}
 min({{ $own }} and on (le) {{ $ofStable }} >= 0.99 * scalar({{ include "hello.query.timed" (merge (dict "pods" .stable) .) }}))
 {{- end -}}
