@@ -164,7 +164,10 @@ class Rule:
     def slow(self, minute):
         canary, stable = (self.within(pods, minute) for pods in (self.canary, self.stable))
         bound = next(i for i, count in enumerate(stable) if count >= 0.99 * stable[-1])
-        return self.worse(canary[-1], canary[bound], stable[-1], stable[bound]), canary[-1] >= 100 and stable[-1] >= 100
+        (all_, good), (stable_all, stable_good) = (self.requests(pods, minute) for pods in (self.canary, self.stable))
+        mends = all_ and stable_all and good / all_ - stable_good / stable_all > 0.05
+        slow = self.worse(canary[-1], canary[bound], stable[-1], stable[bound]) and not mends
+        return slow, canary[-1] >= 100 and stable[-1] >= 100
 
     def say(self, of, minute, said):
         """What `of` (fails or slow) is in a minute; `said` keeps the minutes before."""
@@ -418,6 +421,22 @@ CASES = {
     "fails beside new pods of stable, by 4.2 standard errors": (FAILS, BAD, [Given("s", "s", answered(100), first=8, age=30), Given("c", "c", answered(459, 41))]),
     "fails beside stable that started anew": (FAILS, BAD, [Given("s", "s", answered(1000), anew=8), Given("c", "c", answered(477.5, 22.5))]),
     "sound since it started anew": (FAILS, GOOD, [*STABLE, Given("c", "c", answered(50), anew=8)]),
+    "slow beside 4 % of failures of stable": (SLOWER, BAD, [Given("s", "s", {**answered(960, 40), **taking(*[1000] * 6)}), Given("c", "c", {**answered(50), **taking(40, *[50] * 5)})]),
+    "slow, and puts 6 % of failures right": (SLOWER, GOOD, [Given("s", "s", {**answered(940, 60), **taking(*[1000] * 6)}), Given("c", "c", {**answered(50), **taking(40, *[50] * 5)})]),
+    "slow, and puts all failures right": (SLOWER, GOOD, [Given("s", "s", {**outcome(500, "guest_trapped", 1000), **taking(*[1000] * 6)}), Given("c", "c", {**answered(50), **taking(0, *[50] * 5)})]),
+    "slow, and fails as often as stable": (SLOWER, BAD, [Given("s", "s", {**answered(700, 300), **taking(*[1000] * 6)}), Given("c", "c", {**answered(35, 15), **taking(40, *[50] * 5)})]),
+    "slow in new pods": (SLOWER, BAD, [Given("s", "s", {**answered(1000), **taking(*[1000] * 6)}),
+        Given("c", "c", {**answered(50), **taking(40, *[50] * 5)}, first=8, age=30)]),
+    "slow in new pods, and puts 6 % of failures right": (SLOWER, GOOD, [Given("s", "s", {**answered(940, 60), **taking(*[1000] * 6)}),
+        Given("c", "c", {**answered(50), **taking(40, *[50] * 5)}, first=8, age=30)]),
+    "slow beside new pods of stable": (SLOWER, BAD, [Given("s", "s", {**answered(1000), **taking(*[1000] * 6)}, first=8, age=30),
+        Given("c", "c", {**answered(50), **taking(40, *[50] * 5)})]),
+    "slow, and puts 6 % of failures of new pods right": (SLOWER, GOOD, [Given("s", "s", {**answered(940, 60), **taking(*[1000] * 6)}, first=8, age=30),
+        Given("c", "c", {**answered(50), **taking(40, *[50] * 5)})]),
+    "started anew, slow, and puts 6 % of failures right": (SLOWER, GOOD, [Given("s", "s", {**answered(940, 60), **taking(*[1000] * 6)}),
+        Given("c", "c", {**answered(50), **taking(40, *[50] * 5)}, anew=8)]),
+    "slow beside sound pods that started anew": (SLOWER, BAD, [Given("s", "s", {**answered(1000), **taking(*[1000] * 6)}, anew=8),
+        Given("c", "c", {**answered(50), **taking(40, *[50] * 5)})]),
     "a full pod of two": (SATURATED, BAD, [filled("c", *[0.1] * 8), filled("d", *[0.85] * 8)]),
     "nearly full": (SATURATED, GOOD, [filled("c", *[0.75] * 8)]),
     "full for the first time": (SATURATED, OPEN, [filled("c", 0.95)]),

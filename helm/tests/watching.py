@@ -54,10 +54,12 @@ def without_data_a_canary_waits(renders, **_):
             yield subject, None if phases == wanted else f"{phases}"
             query = metric["provider"]["prometheus"]["query"]
             yield subject, None if query.rstrip().endswith("or vector(NaN)") else "has no answer without data"
-            yield subject, None if metric["inconclusiveLimit"] > 100_000 and "count" not in metric else "pauses, or passes without data"
+            yield subject, None if metric["inconclusiveLimit"] > 100_000 else "pauses without data"
             yield subject, None if metric["failureLimit"] == 0 else "a verdict is not the end"
-            ends = metric.get("consecutiveSuccessLimit", 0) > 0
-            yield subject, None if ends == (template == "hello-step") else "a step has to end, and the background must not"
+            # As Rollouts 1.9.1 validates: a step has a count, which is no less than either limit; the background needs none.
+            ends, count = metric.get("consecutiveSuccessLimit", 0), metric.get("count", 0)
+            taken = 0 < ends <= metric["inconclusiveLimit"] <= count if template == "hello-step" else ends == count == 0
+            yield subject, None if taken else "a step has to end by good measurements, and the background must not"
         for template, metric in promql.metrics_of_analysis(documents):
             if "failureCondition" not in metric:
                 sound = template == "hello-background" and not {"successCondition", "count", "consecutiveSuccessLimit"} & set(metric)
@@ -149,7 +151,7 @@ def every_limit_of_the_analysis_counts(renders, **_):
     values = given["analysis"]
     fewest = [f">= {values['minRequests']}", f"clamp_min({values['standardErrors']} * sqrt(", f"), {values['leastDifference']})", f">= {values['minFailures']}\n"]
     wanted = {"fails-more-than-stable": [*fewest, f"> {values['failureCeiling']}\n", f"< {values['minRequests']}\n"],
-              "slower-than-stable": [*fewest, f'le=~"{values["slowSeconds"]}"'.replace(".", "[.]")], "saturated": [f"> {values['saturationRatio']}\n"]}
+              "slower-than-stable": [*fewest, f"> {values['failureCeiling']}\n", f'le=~"{values["slowSeconds"]}"'.replace(".", "[.]")], "saturated": [f"> {values['saturationRatio']}\n"]}
     for template, metric in promql.metrics_of_analysis(renders["analysis by pods, every value"]):
         subject = f"{template}, {metric['name']}"
         asks, query = metric["provider"]["prometheus"], metric["provider"]["prometheus"]["query"]

@@ -202,7 +202,10 @@ or 0 * ({{ $all }} >= {{ int64 .minRequests }} unless on () {{ $unknown }})
 or vector(NaN)
 {{- end }}
 
-{{/* 1 where more of the canary's requests than of stable's are slow. 0 where not, and both have requests enough to say so. */}}
+{{/*
+1 where more of the canary's requests than of stable's are slow. Not while stable fails more, by `failureCeiling`: a failure is soon
+answered, and the version that puts it right would be the slower one. 0 where not, and both have requests enough to say so.
+*/}}
 {{- define "hello.query.slower" -}}
 {{- $canary := merge (dict "pods" .canary) . -}}
 {{- $stable := merge (dict "pods" .stable) . -}}
@@ -213,6 +216,9 @@ or vector(NaN)
 {{- $shares := dict "all" $all "good" $good "stableAll" $stableAll "stableGood" (include "hello.query.quick" $stable) -}}
 {{- $shares = merge $shares (dict "bothAll" (include "hello.query.timed" $both) "bothGood" (include "hello.query.quick" $both)) . -}}
 {{- $bad := printf "%s\nand %s\n- %s >= %d" (include "hello.query.worse" $shares) $all $good (int64 .minFailures) -}}
+{{- $succeeded := printf "%s\n/ %s" (include "hello.query.succeeded" $canary) (include "hello.query.judged" $canary) -}}
+{{- $stableSucceeded := printf "%s\n/ %s" (include "hello.query.succeeded" $stable) (include "hello.query.judged" $stable) -}}
+{{- $bad = printf "%s\nunless %s\n- %s > %v" $bad $succeeded $stableSucceeded .failureCeiling -}}
 {{- $unknown := include "hello.query.unknown" . -}}
 {{- include "hello.query.twice" (merge (dict "bad" (printf "%s\nunless on () %s" $bad $unknown)) .) }} > 0
 or 0 * ({{ $all }} >= {{ int64 .minRequests }} and {{ $stableAll }} >= {{ int64 .minRequests }} unless on () {{ $unknown }})
