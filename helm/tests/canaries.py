@@ -34,7 +34,7 @@ WORSE = {
     "slow from 1 to 4 %": (Behaviour(slow=0.01), Behaviour(slow=0.04)),
     "p99 from 0.15 to 0.45 s": (Behaviour(median=0.04, p99=0.15), Behaviour(median=0.12, p99=0.45)),
 }
-RATES, CANARIES = [8, 20, 50, 200], 300
+RATES, BUSY, CANARIES = [8, 20, 50, 200], [50, 200], 300
 
 
 def poisson(chance, mean):

@@ -45,6 +45,7 @@ FEATURES = {
             "monitor": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
             "rollout, monitor": {**ROLLOUT, "serviceMonitor": {"enabled": True}},
             "analysis": ANALYSIS,
+            "analysis, what is slow by a value": {**ANALYSIS, "rollout": {**ANALYSIS["rollout"], "analysis": {**ANALYSIS["rollout"]["analysis"], "slowSeconds": 1}}},
             "analysis by pods, every value": {**MONITOR, "replicas": 4, "rollout": {"enabled": True, "steps": [25, 50], "pause": "10m",
                 "analysis": {"enabled": True, "prometheus": "https://prometheus.example.com/base", "window": "10m", "interval": "30s",
                     "prometheusAwaySeconds": 95, "count": 1, "minRequests": 1000000, "minFailures": 7, "leastDifference": 0.02,

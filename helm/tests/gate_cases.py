@@ -46,6 +46,7 @@ STABLE = [Given("s", "s", answered(1000))]
 QUICK = [Given("s", "s", taking(995, 1000, 1000, 1000, 1000, 1000))]
 # What is judged how in minute 10: (metric, phase, pods). The hashes are c and s.
 FAILS, SLOWER, SATURATED = "fails-more-than-stable", "slower-than-stable", "saturated"
+SLOWER_THAN_1_S = "slower-than-stable with slowSeconds: 1"
 CASES = {
     "a sound version": (FAILS, GOOD, [*STABLE, Given("c", "c", answered(50))]),
     "one of ten fails": (FAILS, BAD, [*STABLE, Given("c", "c", answered(45, 5))]),
@@ -143,6 +144,12 @@ CASES = {
         Given("c", "c", {**answered(50), **taking(40, *[50] * 5)}, anew=8)]),
     "slow beside sound pods that started anew": (SLOWER, BAD, [Given("s", "s", {**answered(1000), **taking(*[1000] * 6)}, anew=8),
         Given("c", "c", {**answered(50), **taking(40, *[50] * 5)})]),
+    "10 % above 1 s, as of stable": (SLOWER_THAN_1_S, GOOD, [Given("s", "s", taking(0, 0, 900, 1000, 1000, 1000)), Given("c", "c", taking(0, 0, 45, 50, 50, 50))]),
+    "20 % above 1 s, and 10 % of stable's": (SLOWER_THAN_1_S, BAD, [Given("s", "s", taking(0, 0, 900, 1000, 1000, 1000)), Given("c", "c", taking(0, 0, 40, 50, 50, 50))]),
+    "the same, where 1.0 is 1": (SLOWER_THAN_1_S, BAD, [Given("s", "s", taking(0, 0, 900, 1000, 1000, 1000, edges=(0.05, 0.25, "1", "2.5", "30", "+Inf"))),
+        Given("c", "c", taking(0, 0, 40, 50, 50, 50, edges=(0.05, 0.25, "1", "2.5", "30", "+Inf")))]),
+    "slower, and all below 1 s": (SLOWER_THAN_1_S, GOOD, [*QUICK, Given("c", "c", taking(0, 10, 50, 50, 50, 50))]),
+    "no request within 1 s": (SLOWER_THAN_1_S, BAD, [*QUICK, Given("c", "c", taking(0, 0, 0, 0, 50, 50))]),
     "a full pod of two": (SATURATED, BAD, [filled("c", *[0.1] * 8), filled("d", *[0.85] * 8)]),
     "nearly full": (SATURATED, GOOD, [filled("c", *[0.75] * 8)]),
     "full for the first time": (SATURATED, OPEN, [filled("c", 0.95)]),
@@ -208,8 +215,8 @@ def mutations(query):
 def unnoticed(storage, metrics, some=lambda all_: all_):
     """How many changes there are, and those after which every case is judged as before."""
     count, missed = 0, []
-    for name, metric in metrics.items():
-        query = metric["provider"]["prometheus"]["query"]
+    for name in (FAILS, SLOWER, SATURATED):
+        query = metrics[name]["provider"]["prometheus"]["query"]
         for what, changed in some([(what, changed) for what, changed in mutations(query) if changed != query]):
             count += 1
             if not any(judged_otherwise(storage, metrics, lambda _, changed=changed: changed, name)):

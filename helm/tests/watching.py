@@ -76,7 +76,7 @@ def canary_and_stable_are_told_apart(renders, **_):
             canary, stable = "{{args.canary-hash}}", "{{args.stable-hash}}"
             alone = {"saturated": {canary}, "saturation-percent-canary": {canary}, "failed-percent-canary": {canary},
                      "slow-percent-canary": {canary, stable}, "failed-percent-stable": {stable}, "slow-percent-stable": {stable}}
-            if name.endswith("every value"):  # the bound is given, and not stable's
+            if name.endswith("value"):  # the bound is given, and not stable's
                 alone["slow-percent-canary"] = {canary}
             expected = alone.get(metric["name"], {canary, stable, f"{canary}|{stable}"})
             yield f"{name}, {template}, {metric['name']}", None if hashes == expected else f"asks for {hashes}"
