@@ -136,8 +136,8 @@ def a_test_runs_the_image_under_test(renders, **_):
             yield subject, None if images == {pods["containers"][0]["image"]} else f"runs {images}"
             same = test["spec"].get("imagePullSecrets") == pods.get("imagePullSecrets")
             yield subject, None if same else "cannot pull it"
-            asks = all(container["args"][:2] == ["check-health", "--url"] and "command" not in container for container in containers)
-            yield subject, None if asks else "does not ask by check-health"
+            asks = all(container["args"][0] == "probe" and container["args"][1].startswith("http://") and "command" not in container for container in containers)
+            yield subject, None if asks else "does not ask by probe"
             token = "--header-file" in str(containers)
             yield subject, None if token == bool(test["spec"].get("volumes")) else "the tokens are mounted where none is needed, or missing"
 

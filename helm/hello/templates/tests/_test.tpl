@@ -5,7 +5,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/*
 A pod of the product's own image that asks the Service. `promise` names it; `requests` are its containers, each the arguments of one
-`taffrail check-health` by its name; `tokens` mounts the clients' tokens; `with` is the root context.
+`taffrail probe` by its name; `tokens` mounts the clients' tokens; `with` is the root context.
 */}}
 {{- define "hello.testPod" -}}
 {{- if .with.Values.tests.enabled }}
@@ -39,7 +39,7 @@ spec:
       image: {{ include "hello.image" $.with }}
       imagePullPolicy: {{ $.with.Values.image.pullPolicy }}
       args:
-        - check-health
+        - probe
         {{- range $arguments }}
         - {{ . | quote }}
         {{- end }}
