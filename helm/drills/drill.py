@@ -14,8 +14,9 @@ import cluster
 from cluster import ROOT, SPACE, get, helm, kubectl, run, until
 
 RATE = 60  # requests a second: enough for a verdict in a window of 30 s
-BINARY = pathlib.Path(os.environ.get("TAFFRAIL_BINARY", ROOT / "target/release/taffrail"))
-WASM = ROOT / "target/wasm32-wasip2/release"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+BINARY = pathlib.Path(os.environ.get("TAFFRAIL_BINARY", TARGET / "release/taffrail"))
+WASM = TARGET / "wasm32-wasip2/release"
 VERSION = WASM / "examples/version.wasm"
 
 # Tag: what its environment says (host/tests/guests/examples/version.rs).
@@ -90,9 +91,18 @@ class Drill:
 
 
 def ensure(tag, *layers):
-    """The version stands, whatever was before."""
+    """The version stands, whatever was before: promoted without a judgement, which would wait for traffic."""
     helm(tag, *layers)
-    until(240, f"{tag} is healthy", lambda: (cluster.state() or [None])[0] == "Healthy")
+    until(30, "the controller has seen it", lambda: cluster.state(), pause=0.2)
+    promote = ["--subresource", "status", "--type", "merge", "--patch", '{"status": {"promoteFull": true}}']
+
+    def stands():
+        phase = (cluster.state() or [None])[0]
+        if phase not in ("Healthy", None):
+            kubectl("patch", "rollout", "hello", *promote)
+        return phase == "Healthy"
+
+    until(120, f"{tag} is healthy", stands, pause=2)
     until(60, f"{tag} serves alone", lambda: set(cluster.tags_of("hello")) == {tag})
 
 
