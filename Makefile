@@ -11,9 +11,9 @@ TESTED := --package hello --package taffrail --package bench
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host host-precompiled host-pgo run test arrows foreign chart-test soak fuzz slow-clients bench \
+.PHONY: help setup build component host host-precompiled host-pgo run test arrows foreign chart-test canary-table soak fuzz slow-clients bench \
 	bench-components bench-inner bench-guard image image-test push lint lint-commits lint-workflows security coverage \
-	release-dry-run fmt clean
+	release-dry-run fmt clean cluster drill drill-component
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,19 @@ chart-test: component ## Test the chart: schemas, policies, refusals, renders, i
 	cargo build --locked --release --package guests --example menace --target $(WASM)
 	TAFFRAIL_BINARY=$(CURDIR)/target/debug/taffrail TAFFRAIL_COMPONENT=$(CURDIR)/$(HELLO) \
 	TAFFRAIL_BAD_COMPONENT=$(CURDIR)/$(MENACE) helm/tests/run
+
+cluster: ## A whole Kubernetes of two nodes on this machine, without Docker (Linux, root; the first time a quarter of an hour)
+	.ci/cluster up
+
+drill-component: setup
+	cargo build --locked --release --package guests --example version --target $(WASM)
+
+DRILLS ?=
+drill: $(if $(TAFFRAIL),,host) drill-component ## Versions rolled out and taken back on the cluster, under load (DRILLS=--short, or names; TAFFRAIL=another binary)
+	$(if $(TAFFRAIL),TAFFRAIL_BINARY=$(abspath $(TAFFRAIL))) python3 helm/drills/drill.py $(DRILLS)
+
+canary-table: ## Simulate 300 canaries of each kind and print how the chart's gate judges them (20 minutes; needs prometheus)
+	helm/tests/run --canary-table
 
 SOAK_SECONDS ?= 300
 soak: host component ## At length, optimised: a soak, 20 drains under load, a pod of 128 MiB (SOAK_SECONDS=300)

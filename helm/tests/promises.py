@@ -80,9 +80,13 @@ def the_controller_takes_the_rollout(renders, **_):
         if routed:
             yield name, None if canary["scaleDownDelaySeconds"] >= 60 else "the old pods leave too early"
         yield name, None if "workloadRef" not in spec and "dynamicStableScale" not in canary else "is not for use with an autoscaler"
-        yield name, None if spec["progressDeadlineAbort"] and spec["rollbackWindow"]["revisions"] == 3 else "does not go back"
+        yield name, None if spec["progressDeadlineAbort"] else "does not go back"
+        # It judges by creation time alone: a revert would land, unjudged, on a version that was aborted.
+        yield name, "a revert passes by the canary" if "rollbackWindow" in spec else None
         services = [one(documents, "Service", canary[role]) for role in ("stableService", "canaryService")]
         yield name, None if all(services) else "a Service is missing"
+        ours = [service["metadata"]["name"] for service in services if "selector" in service["spec"]]
+        yield name, f"server-side apply conflicts with the controller over the selector of {ours}" if ours else None
         steps, judged = [next(iter(step)) for step in canary["steps"]], "analysis" in canary
         yield name, None if steps == ["setWeight", "analysis" if judged else "pause"] * (len(steps) // 2) else f"steps {steps}"
         if backend := canary.get("trafficRouting", {}).get("nginx"):
@@ -117,8 +121,25 @@ def no_pod_of_a_test_is_served_to_clients(renders, **_):
     for name, documents in renders.items():
         tests = [document for document in documents if document["kind"] == "Pod"]
         for selecting in (document["spec"] for document in documents if document["kind"] == "Service"):
-            caught = [test for test in tests if selecting["selector"].items() <= test["metadata"]["labels"].items()]
+            # Without one of ours it is the controller that says: the pods of a version, by their hash.
+            wanted = selecting.get("selector", {"rollouts-pod-template-hash": "1"}).items()
+            caught = [test for test in tests if wanted <= test["metadata"]["labels"].items()]
             yield name, None if not caught else f"a Service selects {caught[0]['metadata']['name']}"
+
+
+def a_test_runs_the_image_under_test(renders, **_):
+    for name, documents in renders.items():
+        pods = workload(documents)["spec"]["template"]["spec"]
+        for test in (document for document in documents if document["kind"] == "Pod"):
+            subject, containers = f"{name}, {test['metadata']['name']}", test["spec"]["containers"]
+            images = {container["image"] for container in containers}
+            yield subject, None if images == {pods["containers"][0]["image"]} else f"runs {images}"
+            same = test["spec"].get("imagePullSecrets") == pods.get("imagePullSecrets")
+            yield subject, None if same else "cannot pull it"
+            asks = all(container["args"][0] == "probe" and container["args"][1].startswith("http://") and "command" not in container for container in containers)
+            yield subject, None if asks else "does not ask by probe"
+            token = "--header-file" in str(containers)
+            yield subject, None if token == bool(test["spec"].get("volumes")) else "the tokens are mounted where none is needed, or missing"
 
 
 def tokens_are_named_by_their_content(render, **_):
@@ -192,7 +213,7 @@ def argo_cd_may_deploy_what_the_chart_renders(renders, helm, **_):
         yield environment, None if "PruneLast=true" in application["syncPolicy"]["syncOptions"] else "prunes too early"
         ignored = {entry["kind"] for entry in application.get("ignoreDifferences", [])}
         documents = renders[environment]
-        needed = {"Service"} if one(documents, "Rollout") else set()
+        needed = set()  # what the controller adds to Services is in no manifest, and so no difference
         if one(documents, "HTTPRoute") and "trafficRouting" in workload(documents)["spec"]["strategy"].get("canary", {}):
             needed.add("HTTPRoute")
         yield environment, None if ignored == needed else f"ignores {ignored}, and a canary changes {needed}"
@@ -220,7 +241,7 @@ def the_lines_of_production_are_all_there(renders, **_):
 PROMISES = [
     grace_period_covers_the_drain, variables_and_probes_are_the_hosts, deployment_and_rollout_share_the_pod_template,
     autoscaler_owns_the_number_of_pods, the_controller_takes_the_rollout, no_update_takes_a_pod_away_and_no_drain_is_blocked,
-    routes_write_out_their_defaults, no_pod_of_a_test_is_served_to_clients, tokens_are_named_by_their_content,
+    routes_write_out_their_defaults, no_pod_of_a_test_is_served_to_clients, a_test_runs_the_image_under_test, tokens_are_named_by_their_content,
     a_scrape_tells_canary_from_stable, the_network_denies_what_is_not_named, no_token_comes_with_the_chart, argo_cd_may_deploy_what_the_chart_renders,
     notes_fit_what_was_installed, the_lines_of_production_are_all_there, *watching.PROMISES,
 ]

@@ -23,6 +23,11 @@ def metrics_of_analysis(documents):
             yield template["metadata"]["name"], metric
 
 
+def gates(documents):
+    """Those of them that judge; the others tell people what is."""
+    return ((template, metric) for template, metric in metrics_of_analysis(documents) if "failureCondition" in metric)
+
+
 def rules(documents):
     for document in of_kind(documents, "PrometheusRule"):
         for group in document["spec"]["groups"]:
@@ -76,6 +81,8 @@ def names(query):
 
 def phase(metric, result):
     """What Argo Rollouts makes of a result, a list of numbers. Only conditions of the chart's own form are understood."""
+    if "successCondition" not in metric and "failureCondition" not in metric:
+        return "Successful"  # it judges nothing
     said = []
     for condition in (metric["successCondition"], metric["failureCondition"]):
         form = CONDITION.fullmatch(condition)

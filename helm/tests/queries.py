@@ -29,21 +29,26 @@ TOKEN, OTHER_TOKEN = "the-right-token-1", "another-token-12"
 TOO_LONG = "x" * 33_000  # for a header: 431, which is the client's fault
 FULL = 20  # requests in flight that the failing pod may have
 SLEEPERS = 17
-METRICS = ["success-ratio", "p99-against-stable", "forbidden-against-stable", "saturation"]
+INTERVAL = 5  # seconds between two measurements
+METRICS = ["fails-more-than-stable", "slower-than-stable", "saturated"]
 
 # What the analysis says of a canary beside a stable version. "nobody" has no pods.
 VERDICTS = {
-    ("good", "stable"): ["Successful"] * 4,
-    ("failing", "stable"): ["Failed", "Successful", "Successful", "Failed"],
-    ("slow", "stable"): ["Failed", "Failed", "Successful", "Successful"],
-    ("unwell", "stable"): ["Failed", "Successful", "Successful", "Successful"],  # answers 503 itself
-    ("refusing", "stable"): ["Successful", "Successful", "Failed", "Successful"],
-    ("stable", "refusing"): ["Successful", "Successful", "Failed", "Successful"],  # lets in what the other version does not
-    ("quiet", "stable"): ["Inconclusive", "Inconclusive", "Inconclusive", "Successful"],  # a third of three requests fails
-    ("good", "quiet"): ["Successful", "Inconclusive", "Inconclusive", "Successful"],
-    ("nobody", "stable"): ["Inconclusive"] * 4,
+    ("good", "stable"): ["Successful", "Successful", "Successful"],
+    ("failing", "stable"): ["Failed", "Successful", "Failed"],
+    ("slow", "stable"): ["Failed", "Failed", "Successful"],
+    ("unwell", "stable"): ["Failed", "Successful", "Successful"],  # answers 503 itself
+    ("burst", "stable"): ["Failed", "Successful", "Successful"],  # all of it before the first scrape
+    ("chance", "stable"): ["Successful", "Successful", "Successful"],  # 3 % of 400 beside none of 150: 2.2 standard errors
+    ("refusing", "stable"): ["Successful", "Successful", "Successful"],  # 403: an alert, and no verdict
+    ("stable", "refusing"): ["Successful", "Successful", "Successful"],
+    ("quiet", "stable"): ["Inconclusive", "Inconclusive", "Successful"],  # a third of three requests fails
+    ("good", "quiet"): ["Successful", "Inconclusive", "Successful"],
+    ("failing", "quiet"): ["Failed", "Inconclusive", "Failed"],  # more than half, with nothing to compare
+    ("chance", "quiet"): ["Successful", "Inconclusive", "Successful"],  # 3 % are below the ceiling
+    ("nobody", "stable"): ["Inconclusive", "Inconclusive", "Inconclusive"],
 }
-ALERTS = {"TaffrailComponentFails", "TaffrailSaturated", "TaffrailTwoVersions"}
+ALERTS = {"TaffrailComponentFails", "TaffrailForbiddenShare", "TaffrailSaturated", "TaffrailTwoVersions"}
 
 
 def until(condition, what):
@@ -168,6 +173,8 @@ def load(pods):
     pods["slow"].ask_at_once("/sleep", times=150, together=50)
     pods["unwell"].ask("/unwell", times=150)
     pods["quiet"].ask("/", times=1)
+    pods["chance"].ask("/", times=387)
+    pods["chance"].ask("/trap", times=11)
 
 
 def check_analysis(report, prometheus, documents, pods):
@@ -176,30 +183,32 @@ def check_analysis(report, prometheus, documents, pods):
         for template, metric in promql.metrics_of_analysis(documents):
             query = metric["provider"]["prometheus"]["query"]
             query = query.replace("{{args.canary-hash}}", canary).replace("{{args.stable-hash}}", stable)
-            values, verdict = prometheus.values(query), verdicts[METRICS.index(metric["name"])]
-            subject = f"{template}, {metric['name']}: {canary} beside {stable}"
+            values, name = prometheus.values(query), metric["name"]
+            subject = f"{template}, {name}: {canary} beside {stable}"
+            if name not in METRICS:
+                expected = expected_value(name, pods, canary, stable)
+                if expected is not None:
+                    fault = number_fault(values)
+                    exact = fault or (None if abs(values[0] - expected) < 1e-6 else f"{values[0]}, and the client counted {expected}")
+                    report.check("analysis: numbers of the client", subject, exact)
+                continue
+            verdict = verdicts[METRICS.index(name)]
             fault = number_fault(values) if verdict != "Inconclusive" else None
             if not fault and (said := promql.phase(metric, values)) != verdict:
                 fault = f"is {said}, not {verdict}: {values}"
             report.check(row, subject, fault)
-            if template == "hello-step" and not fault:
-                expected = expected_value(metric["name"], pods, canary, stable) if verdict != "Inconclusive" else None
-                if expected is not None:
-                    close = abs(values[0] - expected) <= 0.05
-                    report.check("analysis: numbers of the client", subject, None if close else f"{values[0]}, and the client counted {expected}")
 
 
 def expected_value(metric, pods, canary, stable):
-    """What the client's own counts say. A baseline of one request each is in them, hence no exact comparison."""
-    def share(pod, *codes):
-        got = {code: count for code, count in pods[pod].got.items() if code != 431}
-        return sum(got.get(code, 0) for code in codes) / sum(got.values())
-    if metric == "success-ratio":
-        return share(canary, 200, 403, 404)
-    if metric == "forbidden-against-stable":
-        return abs(share(canary, 403) - share(stable, 403))
-    if metric == "saturation":
-        return SLEEPERS / FULL if canary == "failing" else 0
+    """What the client's own counts say."""
+    whose = {"canary": canary, "stable": stable}[metric.rpartition("-")[2]]
+    if whose == "nobody":
+        return None
+    if metric.startswith("failed-percent"):
+        got = {code: count for code, count in pods[whose].got.items() if code != 431}
+        return 100 * sum(count for code, count in got.items() if code >= 500) / sum(got.values())
+    if metric == "saturation-percent-canary":
+        return 100 * SLEEPERS / FULL if canary == "failing" else 0
     return None
 
 
@@ -293,7 +302,11 @@ def ask_everything(report, documents, tools):
             "slow": started(Pod(binary, menace, "--deadline", "500ms")),
             "unwell": started(Pod(binary, menace)),
             "quiet": started(Pod(binary, menace)),
+            "burst": started(Pod(binary, menace)),
+            "chance": started(Pod(binary, menace)),
         }
+        pods["burst"].ask("/", times=75)
+        pods["burst"].ask("/trap", times=75)
         for _ in range(SLEEPERS):
             threading.Thread(target=asleep, args=(pods["failing"].address,), daemon=True).start()
         full = f"taffrail_saturation_ratio {SLEEPERS / FULL}"
@@ -308,12 +321,13 @@ def ask_everything(report, documents, tools):
         for name in ("stable", "good", "refusing"):
             for token in (TOKEN, None, TOO_LONG):
                 pods[name].ask("/app", token)
-        paths = {"failing": ["/", "/trap"], "slow": ["/", "/sleep"], "quiet": ["/", "/trap"], "unwell": ["/", "/unwell"]}
+        paths = {"failing": ["/", "/trap"], "slow": ["/", "/sleep"], "quiet": ["/", "/trap"], "unwell": ["/", "/unwell"], "chance": ["/", "/trap"]}
         for name, path in ((name, path) for name in paths for path in paths[name]):
             pods[name].ask(path)
         until(seen, "Prometheus has seen the first requests")
         load(pods)
         until(seen, "Prometheus has seen every request")
+        time.sleep(2 * INTERVAL)  # what is bad has to be so twice
         check_analysis(report, prometheus, documents, pods)
         check_dashboard(report, prometheus, documents)
         check_rules(report, prometheus, documents, pods)

@@ -45,23 +45,25 @@ def a_canary_is_judged_at_every_step_and_in_between(renders, **_):
 
 
 def without_data_a_canary_waits(renders, **_):
+    """It stays in its step and armed: nothing pauses it, and nothing passes it either."""
     for name, documents in renders.items():
-        for template, metric in promql.metrics_of_analysis(documents):
+        for template, metric in promql.gates(documents):
             subject = f"{name}, {template}, {metric['name']}"
-            good, bad = (promql.CONDITION.fullmatch(metric[f"{kind}Condition"]) for kind in ("success", "failure"))
-            opposite = good and bad and good[2] == bad[2] and (good[1], bad[1]) in ((">=", "<"), ("<=", ">"))
-            yield subject, None if opposite else "the conditions are no opposites, or not guarded"
-            unknown = [promql.phase(metric, result) for result in ([], [math.nan])] if opposite else None
-            yield subject, None if unknown == ["Inconclusive"] * 2 else f"no data is {unknown}"
+            phases = {str(result): promql.phase(metric, result) for result in ([], [math.nan], [0.5], [0.0], [1.0])}
+            wanted = {"[]": "Inconclusive", "[nan]": "Inconclusive", "[0.5]": "Inconclusive", "[0.0]": "Successful", "[1.0]": "Failed"}
+            yield subject, None if phases == wanted else f"{phases}"
             query = metric["provider"]["prometheus"]["query"]
             yield subject, None if query.rstrip().endswith("or vector(NaN)") else "has no answer without data"
-            enough = len(re.findall(r'^and sum\(increase\(taffrail_http_requests_total\{.*>= \d+$', query, re.MULTILINE))
-            needed = {"success-ratio": 1, "p99-against-stable": 2, "forbidden-against-stable": 2, "saturation": 0}[metric["name"]]
-            yield subject, None if enough == needed else "judges by too few requests"
-            if template == "hello-step":
-                yield subject, None if metric["inconclusiveLimit"] * 2 < metric["count"] else "passes without data"
-            else:
-                yield subject, None if "count" not in metric and metric["inconclusiveLimit"] > 1000 else "ends before the canary"
+            yield subject, None if metric["inconclusiveLimit"] > 100_000 else "pauses without data"
+            yield subject, None if metric["failureLimit"] == 0 else "a verdict is not the end"
+            # As Rollouts 1.9.1 validates: a step has a count, which is no less than either limit; the background needs none.
+            ends, count = metric.get("consecutiveSuccessLimit", 0), metric.get("count", 0)
+            taken = 0 < ends <= metric["inconclusiveLimit"] <= count if template == "hello-step" else ends == count == 0
+            yield subject, None if taken else "a step has to end by good measurements, and the background must not"
+        for template, metric in promql.metrics_of_analysis(documents):
+            if "failureCondition" not in metric:
+                sound = template == "hello-background" and not {"successCondition", "count", "consecutiveSuccessLimit"} & set(metric)
+                yield f"{name}, {template}, {metric['name']}", None if sound else "judges, or keeps a step from its end"
 
 
 def canary_and_stable_are_told_apart(renders, **_):
@@ -71,8 +73,33 @@ def canary_and_stable_are_told_apart(renders, **_):
             _, labels = promql.names(metric["provider"]["prometheus"]["query"])
             [relabeled] = [rule["targetLabel"] for rule in monitors[0]["spec"]["endpoints"][0]["relabelings"]]
             hashes = {value for label, _, value in labels if label == relabeled}
-            expected = {"{{args.canary-hash}}"} | ({"{{args.stable-hash}}"} if "against-stable" in metric["name"] else set())
+            canary, stable = "{{args.canary-hash}}", "{{args.stable-hash}}"
+            alone = {"saturated": {canary}, "saturation-percent-canary": {canary}, "failed-percent-canary": {canary},
+                     "slow-percent-canary": {canary, stable}, "failed-percent-stable": {stable}, "slow-percent-stable": {stable}}
+            if name.endswith("value"):  # the bound is given, and not stable's
+                alone["slow-percent-canary"] = {canary}
+            expected = alone.get(metric["name"], {canary, stable, f"{canary}|{stable}"})
             yield f"{name}, {template}, {metric['name']}", None if hashes == expected else f"asks for {hashes}"
+
+
+def the_edges_are_those_of_the_host(root, **_):
+    [listed] = re.findall(r'define "hello.edges" -}}\n(.*)\n', (root / "helm/hello/templates/_queries.tpl").read_text())
+    [host] = re.findall(r"^const SECONDS: \[f64; \d+\] =\s*\[(.*?)\];", source(root, "telemetry/metrics"), re.MULTILINE | re.DOTALL)
+    ours, theirs = ([float(edge) for edge in re.split(r"[, ]+", edges.strip())] for edges in (listed, host))
+    yield "the chart's list", None if ours == theirs else f"{ours}, and the host has {theirs}"
+
+
+def the_bound_of_what_is_slow_is_an_edge(render, **_):
+    analysis = FEATURES["analysis"][0]
+    def edges(**given):
+        rollout = {**analysis["rollout"], "analysis": {**analysis["rollout"]["analysis"], **given}}
+        query = next(metric for _, metric in promql.gates(render({**analysis, "rollout": rollout})) if metric["name"] == "slower-than-stable")
+        _, labels = promql.names(query["provider"]["prometheus"]["query"])
+        return {value for label, sign, value in labels if (label, sign) == ("le", "=~")}
+    wanted = "0[.]05|0[.]1|0[.]25|0[.]5|1([.]0)?|2[.]5|5([.]0)?|10([.]0)?|20([.]0)?|30([.]0)?|[+]Inf"
+    yield "by default", None if edges() == {wanted} else f"{edges()}"
+    yield "from 3 s", None if edges(slowFloorSeconds=3) == {wanted[wanted.index("5([") :]} else f"{edges(slowFloorSeconds=3)}"
+    yield "given", None if edges(slowSeconds=1) == {"1([.]0)?"} else f"{edges(slowSeconds=1)}"
 
 
 def queries_ask_for_what_the_host_has(renders, root, **_):
@@ -115,26 +142,30 @@ def every_alert_says_what_to_do(renders, **_):
             yield f"{name}, {rule['alert']}", None if named_labels <= kept else f"speaks of {named_labels}, which it has not"
     changed = FEATURES["rules and dashboard, every value"][0]["prometheusRule"]
     text = " ".join(rule["expr"] for rule in promql.rules(renders["rules and dashboard, every value"]))
-    for limit in ("guestFailureRatio", "hostFailureRatio", "p99Seconds", "saturationRatio"):
+    for limit in ("guestFailureRatio", "hostFailureRatio", "p99Seconds", "saturationRatio", "forbiddenDifference"):
         yield limit, None if f"> {changed[limit]}\n" in text else "changes nothing"
 
 
 def every_limit_of_the_analysis_counts(renders, **_):
     given = FEATURES["analysis by pods, every value"][0]["rollout"]
-    metrics = [metric for template, metric in promql.metrics_of_analysis(renders["analysis by pods, every value"]) if template == "hello-step"]
-    limits = {metric["name"]: promql.CONDITION.fullmatch(metric["successCondition"])[2] for metric in metrics}
-    keys = {"success-ratio": "successRatio", "p99-against-stable": "p99Ratio", "forbidden-against-stable": "forbiddenDifference",
-            "saturation": "saturationRatio"}
-    for metric in metrics:
-        values, subject = given["analysis"], metric["name"]
-        yield subject, None if float(limits[subject]) == values[keys[subject]] else f"limit {limits[subject]}"
-        pace = (metric["initialDelay"], metric["interval"], metric["count"], metric["failureLimit"])
-        yield subject, None if pace == (given["pause"], values["interval"], values["count"], values["failureLimit"]) else f"pace {pace}"
-        query, address = metric["provider"]["prometheus"]["query"], metric["provider"]["prometheus"]["address"]
-        windows = set(re.findall(r"\[(\w+)\]\)", query))
-        yield subject, None if windows == {values["window"]} and address == values["prometheus"] else f"{windows} at {address}"
-        wanted = {"saturation": [], "p99-against-stable": [", 0.1)", ">= 1000000"]}.get(subject, [">= 1000000"])
-        yield subject, ", ".join(text for text in wanted if text not in query)
+    values = given["analysis"]
+    fewest = [f">= {values['minRequests']}", f"clamp_min({values['standardErrors']} * sqrt(", f"), {values['leastDifference']})", f">= {values['minFailures']}\n"]
+    wanted = {"fails-more-than-stable": [*fewest, f"> {values['failureCeiling']}\n", f"< {values['minRequests']}\n"],
+              "slower-than-stable": [*fewest, f"> {values['failureCeiling']}\n", f'le=~"{values["slowSeconds"]}"'.replace(".", "[.]")], "saturated": [f"> {values['saturationRatio']}\n"]}
+    for template, metric in promql.metrics_of_analysis(renders["analysis by pods, every value"]):
+        subject = f"{template}, {metric['name']}"
+        asks, query = metric["provider"]["prometheus"], metric["provider"]["prometheus"]["query"]
+        pace = (metric["initialDelay"], metric["interval"], metric.get("consecutiveSuccessLimit"))
+        step = (given["pause"], values["interval"], values["count"])
+        yield subject, None if pace == (step if template == "hello-step" else (values["interval"], values["interval"], None)) else f"pace {pace}"
+        # The controller asks again after 10 s.
+        away = (metric["consecutiveErrorLimit"] - 1) * 10 < values["prometheusAwaySeconds"] <= metric["consecutiveErrorLimit"] * 10
+        yield subject, None if away and 0 < asks["timeout"] <= 10 and asks["address"] == values["prometheus"] else f"{asks}"
+        windows = set(re.findall(r"offset (\w+)|\[(\w+)\]", query))
+        yield subject, None if {one or other for one, other in windows} == {values["window"]} else f"looks back {windows}"
+        twice = set(re.findall(r"\[(\w+:\w+)\]", query))
+        yield subject, None if twice == ({"60s:30s"} if "failureCondition" in metric else set()) else f"not twice in a row: {twice}"
+        yield subject, ", ".join(text for text in wanted.get(metric["name"], []) if text not in query)
 
 
 def the_dashboard_is_whole(renders, render, **_):
@@ -171,6 +202,6 @@ def the_autoscaler_knows_saturation(renders, **_):
 
 PROMISES = [
     a_canary_is_judged_at_every_step_and_in_between, without_data_a_canary_waits, canary_and_stable_are_told_apart,
-    queries_ask_for_what_the_host_has, every_alert_says_what_to_do, every_limit_of_the_analysis_counts, the_dashboard_is_whole,
-    the_autoscaler_knows_saturation,
+    queries_ask_for_what_the_host_has, every_alert_says_what_to_do, every_limit_of_the_analysis_counts, the_edges_are_those_of_the_host,
+    the_bound_of_what_is_slow_is_an_edge, the_dashboard_is_whole, the_autoscaler_knows_saturation,
 ]

@@ -23,6 +23,10 @@ variables name.
   unit: percentunit
   queries:
     - {{ list "{{component}}" (include "hello.query.guestFailures" (merge (dict "by" "component") $all)) | toJson }}
+- title: Share of 403 by version
+  unit: percentunit
+  queries:
+    - {{ list "{{component}}" (include "hello.query.forbidden" (merge (dict "by" "component") $all)) | toJson }}
 - title: Duration of a request
   unit: s
   queries:

@@ -4,8 +4,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/*
-A pod that runs one script with curl. `promise` names it, `script` is its body, `with` is the root context.
-The script has $service, and get: status and body of an answer on one line.
+A pod of the product's own image that asks the Service. `promise` names it; `requests` are its containers, each the arguments of one
+`taffrail probe` by its name; `tokens` mounts the clients' tokens; `with` is the root context.
 */}}
 {{- define "hello.testPod" -}}
 {{- if .with.Values.tests.enabled }}
@@ -27,26 +27,42 @@ spec:
   enableServiceLinks: false
   securityContext:
     {{- include "hello.podSecurity" .with | nindent 4 }}
+  {{- with .with.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
   containers:
-    - name: test
-      image: {{ .with.Values.tests.image }}
-      command: [sh, -euc]
+    {{- range $name, $arguments := .requests }}
+    - name: {{ $name }}
+      image: {{ include "hello.image" $.with }}
+      imagePullPolicy: {{ $.with.Values.image.pullPolicy }}
       args:
-        - |
-          service=http://{{ include "hello.fullname" .with }}:{{ .with.Values.service.port }}
-          get() { curl --silent --show-error --max-time 10 --retry 3 --write-out ' %{http_code}' "$@"; }
-          expect() { echo "$1"; test "$1" = "$2" || { echo "expected: $2" >&2; exit 1; }; }
-          {{- .script | nindent 10 }}
+        - probe
+        {{- range $arguments }}
+        - {{ . | quote }}
+        {{- end }}
       resources:
         requests: { cpu: 10m, memory: 32Mi }
         limits: { cpu: 100m, memory: 64Mi }
       securityContext:
-        {{- include "hello.containerSecurity" .with | nindent 8 }}
+        {{- include "hello.containerSecurity" $.with | nindent 8 }}
+      {{- if $.tokens }}
       volumeMounts:
         - name: config
           mountPath: /etc/taffrail
           readOnly: true
+      {{- end }}
+    {{- end }}
+  {{- if .tokens }}
   volumes:
     {{- include "hello.tokenVolume" .with | nindent 4 }}
+  {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* Where the tests reach the service. */}}
+{{- define "hello.testUrl" -}}
+http://{{ include "hello.fullname" . }}:{{ .Values.service.port }}
 {{- end }}
