@@ -84,7 +84,7 @@ class Drill:
             self.clients.end()
 
 
-def ensure(tag, *layers):
+def ensure(tag, *layers, service="hello"):
     """The version stands, whatever was before: promoted without a judgement, which would wait for traffic."""
     helm(tag, *layers)
     until(30, "the controller has seen it", lambda: cluster.state(), pause=0.2)
@@ -97,7 +97,7 @@ def ensure(tag, *layers):
         return phase == "Healthy"
 
     until(120, f"{tag} is healthy", stands, pause=2)
-    until(60, f"{tag} serves alone", lambda: set(cluster.tags_of("hello")) == {tag})
+    until(60, f"{tag} serves alone", lambda: set(cluster.tags_of(service)) == {tag})
 
 
 def install(drill):
@@ -262,7 +262,7 @@ def by_weights(drill):
     """An ingress splits the traffic as the Rollout says."""
     layer = {"ingress": {"enabled": True, "className": "nginx"}, "traffic": {"hostname": "hello.test"},
              "rollout": {"trafficRouting": "nginx", "steps": [5, 25, 50], "analysis": {"minRequests": 20}}}
-    ensure("one", layer)
+    ensure("one", layer, service="hello-stable")  # the old pods stay behind `hello` for scaleDownDelaySeconds
     [entry] = [run("kubectl", "--namespace", "gateways", "get", "service", "traefik", "--output", "jsonpath={.spec.clusterIP}").stdout]
     drill.clients = cluster.Clients(entry, RATE * 2, "hello.test")
     until(30, "the first answers", lambda: drill.clients.since(time.time() - 3)[0] > 0)
