@@ -107,7 +107,7 @@ def install(drill):
     drill.watch()
     run("helm", "test", "hello", "--namespace", SPACE)
     drill.to("two", "Healthy")
-    run("helm", "rollback", "hello", "1", "--namespace", SPACE)
+    run("helm", "rollback", "hello", "--namespace", SPACE)
     until(120, "one again", lambda: set(cluster.tags_of("hello")) == {"one"} and cluster.state()[0] == "Healthy")
     drill.to("three", "Healthy")
     drill.lost_nothing()
