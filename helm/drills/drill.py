@@ -102,6 +102,7 @@ def ensure(tag, *layers, service="hello"):
 
 def install(drill):
     """Helm 4 as it is: install, upgrade, rollback, upgrade; and its tests by the product's own image."""
+    run("helm", "uninstall", "hello", "--namespace", SPACE, "--wait", check=False)  # what another drill has left
     helm("one")
     until(120, "one is healthy", lambda: (cluster.state() or [None])[0] == "Healthy")
     drill.watch()
