@@ -62,12 +62,25 @@ class Drill:
         began = time.time()
         helm(tag, *layers, flags=flags)
         until(30, "the controller has seen it", lambda: cluster.state(), pause=0.2)
-        phase, message = cluster.verdict()
-        took = time.time() - began
-        self.notes.append(f"{tag} {phase} {took:.0f} s")
-        assert phase == wanted, f"{tag} is {phase}, not {wanted}: {message}"
+        message = self.comes_to(wanted)
+        self.notes.append(f"{tag} {wanted} {time.time() - began:.0f} s")
         assert not says or says in message, f"says {message!r}, and nothing of {says!r}"
+
+    def comes_to(self, wanted):
+        """Waits for the verdict, which must be this one. Its message."""
+        phase, message = cluster.verdict()
+        assert phase == wanted, f"is {phase}, not {wanted}: {message}"
         return message
+
+    def in_the_midst(self, disturb):
+        """A good version passes, whatever is done to the cluster while its first step lasts, and no request is lost."""
+        ensure("one")
+        self.watch()
+        helm("two")
+        until(60, "the canary is there", lambda: (cluster.state() or [None, 0])[1] == 1)
+        disturb()
+        self.comes_to("Healthy")
+        self.lost_nothing()
 
     def failed(self):
         """(requests, failed by kind) of the whole drill."""
@@ -137,7 +150,6 @@ def bad(tag, says):
         drill.watch()
         drill.to(tag, "Degraded", says=says)
         until(60, "one serves alone again", lambda: set(cluster.tags_of("hello")) == {"one"})
-        drill.failed()
     return drilled
 
 
@@ -179,25 +191,23 @@ def no_traffic(drill):
         phase = cluster.state()[0]
         assert phase == "Progressing", f"after {quiet} s without a request {tag} is {phase}"
         drill.watch()
-        came, message = cluster.verdict()
-        assert came == wanted, f"{tag} is {came}: {message}"
+        drill.comes_to(wanted)
         drill.end()
 
 
 def prometheus_away(drill):
     """A good version waits for as long as nobody can judge it, and goes on by itself."""
-    ensure("one")
-    drill.watch()
-    helm("two")
-    until(60, "the canary is there", lambda: (cluster.state() or [None])[0] in ("Progressing", "Paused"))
-    scale = ["kubectl", "--namespace", "monitoring", "patch", "prometheus", "main", "--type", "merge", "--patch"]
-    run(*scale, '{"spec": {"replicas": 0}}')
-    time.sleep(int(os.environ.get("AWAY", "60")))  # how long it is away is the drill
-    assert cluster.state()[0] == "Progressing", cluster.state()
-    run(*scale, '{"spec": {"replicas": 1}}')
-    came, message = cluster.verdict()
-    assert came == "Healthy", f"{came}: {message}"
-    drill.lost_nothing()
+    def scale(replicas):
+        run("kubectl", "--namespace", "monitoring", "patch", "prometheus", "main", "--type", "merge",
+            "--patch", f'{{"spec": {{"replicas": {replicas}}}}}')
+
+    def go_away():
+        scale(0)
+        time.sleep(int(os.environ.get("AWAY", "60")))  # how long it is away is the drill
+        assert cluster.state()[0] == "Progressing", cluster.state()
+        scale(1)
+
+    drill.in_the_midst(go_away)
 
 
 def rotation(drill):
@@ -226,26 +236,15 @@ def refused_tokens(drill):
 
 
 def node_drained(drill):
-    ensure("one")
-    drill.watch()
-    helm("two")
-    until(60, "the canary is there", lambda: (cluster.state() or [None, 0])[1] == 1)
-    run("kubectl", "drain", "node2", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout", "120s", "--pod-selector", "app.kubernetes.io/name=hello")
-    came, message = cluster.verdict()
-    run("kubectl", "uncordon", "node2")
-    assert came == "Healthy", f"{came}: {message}"
-    drill.lost_nothing()
+    try:
+        drill.in_the_midst(lambda: run("kubectl", "drain", "node2", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout", "120s",
+                                       "--pod-selector", "app.kubernetes.io/name=hello"))
+    finally:
+        run("kubectl", "uncordon", "node2")
 
 
 def controller_restarted(drill):
-    ensure("one")
-    drill.watch()
-    helm("two")
-    until(60, "the canary is there", lambda: (cluster.state() or [None, 0])[1] == 1)
-    run("kubectl", "--namespace", "argo-rollouts", "delete", "pods", "--all", "--wait=false")
-    came, message = cluster.verdict()
-    assert came == "Healthy", f"{came}: {message}"
-    drill.lost_nothing()
+    drill.in_the_midst(lambda: run("kubectl", "--namespace", "argo-rollouts", "delete", "pods", "--all", "--wait=false"))
 
 
 def kinds(drill):
