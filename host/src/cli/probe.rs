@@ -137,20 +137,23 @@ fn method(text: &str) -> Result<Method, String> {
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let form = || "write NAME: VALUE".to_owned();
-    let (name, value) = text.split_once(':').ok_or_else(form)?;
-    Ok((HeaderName::try_from(name.trim()).map_err(|_| form())?, header_value(value.trim())?))
+    let (name, value) = named(text).ok_or("write NAME: VALUE")?;
+    Ok((name, header_value(value)?))
 }
 
 fn header_file(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let form = || "write NAME: FILE".to_owned();
-    let (name, file) = text.split_once(':').ok_or_else(form)?;
-    let name = HeaderName::try_from(name.trim()).map_err(|_| form())?;
-    let content = std::fs::read_to_string(file.trim()).map_err(|error| format!("the file cannot be read: {error}"))?;
+    let (name, file) = named(text).ok_or("write NAME: FILE")?;
+    let content = std::fs::read_to_string(file).map_err(|error| format!("the file cannot be read: {error}"))?;
     match content.lines().next().map(str::trim) {
         Some(line) if !line.is_empty() => Ok((name, header_value(line)?)),
         _ => Err("the first line of the file is empty".to_owned()),
     }
+}
+
+/// The name of a header, and what stands behind its colon.
+fn named(text: &str) -> Option<(HeaderName, &str)> {
+    let (name, rest) = text.split_once(':')?;
+    Some((HeaderName::try_from(name.trim()).ok()?, rest.trim()))
 }
 
 fn header_value(text: &str) -> Result<HeaderValue, String> {

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::io::ErrorKind::{InvalidData, InvalidInput};
 
 use wasmtime_wasi_http::Error;
 
@@ -86,6 +87,7 @@ impl Refusal {
     /// The client hides what happened in a chain of causes.
     fn of_cause(error: &(dyn StdError + 'static)) -> Option<Self> {
         let mut cause = Some(error);
+        let mut malformed = false; // so hyper says that a chunk is none, unless something within says more
         while let Some(error) = cause {
             if let Some(ours) = error.downcast_ref::<Refused>() {
                 return Some(ours.0);
@@ -109,21 +111,14 @@ impl Refusal {
                 }
             }
             let io = error.downcast_ref::<io::Error>();
+            malformed |= io.is_some_and(|io| matches!(io.kind(), InvalidData | InvalidInput));
             // An I/O error keeps what it was made of to itself.
             cause = match io.and_then(io::Error::get_ref) {
                 Some(inner) => Some(inner),
                 None => error.source(),
             };
-            // So hyper says that a chunk is none.
-            let malformed =
-                |io: &io::Error| matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
-            if io.is_some_and(malformed)
-                && !cause.is_some_and(|cause| cause.is::<rustls::Error>() || cause.is::<Refused>())
-            {
-                return Some(Self::Malformed);
-            }
         }
-        None
+        malformed.then_some(Self::Malformed)
     }
 }
 
