@@ -18,8 +18,10 @@ const OTHER_DESCRIPTORS: u64 = 160;
 /// What a connection may hold in the host and the kernel: the buffered head (64 KiB by default) and small change.
 const CONNECTION_COST: u64 = 64 * 1024;
 /// What a request may hold in the host beside its guest's memory: the touched part of its stack, its store, two chunks of
-/// its response body.
+/// its response body; and a share of the account of answers that wait for their clients, when it is over.
 const REQUEST_COST: u64 = 256 * 1024;
+/// That share.
+const UNSENT_COST: u64 = 64 * 1024;
 
 /// What the machine gives this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(crate) struct Capacity {
     pub(crate) connections: u32,
     /// Requests in flight; more are shed.
     pub(crate) in_flight: u32,
+    /// What answers may hold that wait for their clients after their guests have ended, all together, in bytes.
+    pub(crate) unsent: u64,
     /// Linear memory of all guests together, in bytes.
     pub(crate) guest_memory: u64,
 }
@@ -69,7 +73,7 @@ impl Machine {
         let fitting = u32::try_from(for_guests / (initial + REQUEST_COST)).unwrap_or(u32::MAX).max(1);
         let in_flight = in_flight.unwrap_or(fitting.min(IN_FLIGHT));
         let guest_memory = for_guests.saturating_sub(u64::from(in_flight) * REQUEST_COST).max(initial.max(MIB));
-        Capacity { connections, in_flight, guest_memory }
+        Capacity { connections, in_flight, unsent: u64::from(in_flight) * UNSENT_COST, guest_memory }
     }
 }
 

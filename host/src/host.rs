@@ -104,7 +104,7 @@ impl Host {
         let listener =
             server::bind(config.listen).with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
         let address = listener.local_addr()?;
-        let (server, handle) = Server::new(requests.clone(), limits, capacity.connections);
+        let (server, handle) = Server::new(requests.clone(), limits, capacity.connections, capacity.unsent);
         tokio::spawn(server.run(listener));
         lifecycle.advance(Phase::Ready);
         tracing::info!(
@@ -159,7 +159,7 @@ impl Host {
         };
         let cut = match timeout(self.drain_timeout, finished).await {
             Ok(()) => 0,
-            Err(_) => self.requests.in_flight(),
+            Err(_) => self.requests.in_flight() + self.server.unsent(),
         };
         if let Some(spans) = self.spans.take() {
             spans.finish().await;

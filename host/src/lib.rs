@@ -24,7 +24,7 @@
 //! | step | type | holds |
 //! |---|---|---|
 //! | accepted | `server::connection::Connection` | a permit, the client's address, the order to close, its `Activity` |
-//! | admitted | `request::in_flight::InFlight` | a slot of the limit, until both guest and response have ended |
+//! | admitted | `request::in_flight::InFlight` | a slot of the limit, until the guest has ended, and the response has or waits for its client alone |
 //! | bounded | `http::request_body::RequestBody` and the deadline | the size and pace of the request body; one instant for the whole request |
 //! | run | `guest::Guest::handle` | an instance in a store, its own or handed over by the last request, polled by the connection's task |
 //! | answered | `http::response_body::ObservedBody` | the guest's body with the request's `Record` inside, until the last byte or the client's leaving |
@@ -40,6 +40,9 @@
 //! killed by its own defaults. A guest yields at every tick of the engine's clock; dropping its future is what stops it,
 //! whether the deadline drops it or the client's leaving. A thread with guests that compute looks at its sockets every few
 //! turns (`main.rs`), so that they hold up everybody else by milliseconds.
+//!
+//! hyper asks a body for nothing while its client takes nothing, so the task around it keeps that time (`transport::unsent`); an
+//! answer that is made and waits gives its slot back.
 //!
 //! # How a component is compiled
 //!

@@ -30,9 +30,10 @@ macro_rules! request_limits {
             /// Time between two pieces of a request body; a slower one is answered 408
             body_timeout: Duration, positive_duration, "DURATION", "body-timeout", "TAFFRAIL_BODY_TIMEOUT", "30s",
                 "http/request_body.rs";
-            /// Time for which a client may read nothing of its response; then the connection is closed
+            /// Time for which a client may take nothing of its response; then the connection is closed, over
+            /// HTTP/2 the stream is reset
             write_timeout: Duration, positive_duration, "DURATION", "write-timeout", "TAFFRAIL_WRITE_TIMEOUT", "60s",
-                "transport/socket.rs for a connection, request/record.rs for a stream";
+                "transport/socket.rs for a connection, request/record.rs and transport/unsent.rs for a response";
             /// Largest request line and header together; a larger one is answered 431
             max_header_size: usize, memory_size, "SIZE", "max-header-size", "TAFFRAIL_MAX_HEADER_SIZE", "32KiB",
                 "request/admission.rs";

@@ -19,6 +19,7 @@ use super::run::Run;
 use crate::error::Error;
 use crate::http::framing::content_length;
 use crate::http::request_body::BodyReport;
+use crate::http::response_body::Made;
 
 /// How much of a body may be taken before its head goes out, in bytes: a small one goes out whole, with its length. Twice
 /// what a guest of WASI 0.2 can have written when it ends.
@@ -218,6 +219,13 @@ impl Body for GuestBody {
     }
 }
 
+impl Made for GuestBody {
+    fn left(&self) -> Option<usize> {
+        let ahead = || self.ahead.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        self.live.is_none().then(ahead)
+    }
+}
+
 impl std::fmt::Debug for GuestBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GuestBody").field("promised", &self.promised).finish_non_exhaustive()
@@ -246,6 +254,7 @@ mod tests {
         let response = GuestResponse::from(builder.body(body).unwrap());
         let responded = GuestBody::respond(response, Run::over(), BodyReport::default(), head_only).await;
         let (head, body) = responded.map_err(|error| error.reason())?.into_parts();
+        assert_eq!(body.left(), Some(body.size_hint().lower() as usize), "a guest that has ended has made all of it");
         let text = body.collect().await.map_err(|error| error.reason())?.to_bytes();
         Ok((content_length(&head.headers), String::from_utf8(text.to_vec()).unwrap()))
     }
@@ -279,6 +288,7 @@ mod tests {
         let response = GuestResponse::from(Response::new(written.boxed_unsync()));
         let mut body = GuestBody::respond(response, run, BodyReport::default(), false).await.unwrap().into_body();
         sender.send_data(Bytes::from_static(b"first")).await.unwrap();
+        assert_eq!(body.left(), None, "the guest goes on");
         let first = body.frame().await.unwrap().unwrap();
         assert_eq!(first.data_ref().unwrap(), "first");
         fail.send(()).unwrap();

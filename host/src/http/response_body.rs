@@ -47,10 +47,26 @@ impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for ResponseBody<B> {
     }
 }
 
+/// A body that knows whether anybody has still to make some of it.
+pub(crate) trait Made {
+    /// What is left of it, in bytes; `None` while a guest writes it.
+    fn left(&self) -> Option<usize>;
+}
+
+impl<B: Made> Made for ResponseBody<B> {
+    fn left(&self) -> Option<usize> {
+        match self {
+            Self::Whole(body) => Some(usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)),
+            Self::Stream(body) => body.left(),
+        }
+    }
+}
+
 /// Told how the sending of a response body goes.
 pub(crate) trait BodyObserver {
-    /// A frame with this many bytes of data goes out; the next one is asked for when the client has room for it.
-    fn sent(&mut self, bytes: usize);
+    /// A frame with this many bytes of data goes out; the next one is asked for when the client has room for it. `left` are the
+    /// bytes that come after it, where they are made already.
+    fn sent(&mut self, bytes: usize, left: Option<usize>);
 
     /// The client has room, and the body has nothing yet.
     fn waiting(&mut self);
@@ -84,7 +100,7 @@ impl<B: Body, O: BodyObserver> ObservedBody<B, O> {
 
 impl<B, O> Body for ObservedBody<B, O>
 where
-    B: Body<Data = Bytes, Error = Error> + Unpin,
+    B: Body<Data = Bytes, Error = Error> + Made + Unpin,
     O: BodyObserver + Unpin,
 {
     type Data = Bytes;
@@ -98,7 +114,8 @@ where
         match &frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);
-                self.observer.sent(length);
+                let left = self.body.left();
+                self.observer.sent(length, left);
                 self.promised = self.promised.map(|promised| promised.saturating_sub(length as u64));
                 if frame.is_trailers() || self.promised == Some(0) || self.body.is_end_stream() {
                     self.observer.finish(Ok(())); // hyper asks for no further frame
@@ -144,11 +161,17 @@ mod tests {
         }
     }
 
+    impl Made for Frames {
+        fn left(&self) -> Option<usize> {
+            None
+        }
+    }
+
     #[derive(Default, Clone)]
     struct Observations(Arc<Mutex<Vec<String>>>);
 
     impl BodyObserver for Observations {
-        fn sent(&mut self, bytes: usize) {
+        fn sent(&mut self, bytes: usize, _left: Option<usize>) {
             self.0.lock().unwrap().push(format!("sent {bytes}"));
         }
 

@@ -6,7 +6,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::telemetry::metrics::Metrics;
 
-/// One request that counts against the limit. It lives until both the guest and the response have ended.
+/// One request that counts against the limit. It lives until the guest has ended, and its response has, or waits for nobody but
+/// the client and is charged to another account.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     _slot: OwnedSemaphorePermit,

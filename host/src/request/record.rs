@@ -76,6 +76,8 @@ pub(crate) struct Record {
     status: u16,
     first_byte: Option<Duration>,
     bytes: u64,
+    /// Whether all of its body is made, and only the client has something left to do.
+    made: bool,
     finished: bool,
     failure: Option<Failure>,
 }
@@ -123,6 +125,7 @@ impl Record {
             status: NO_ANSWER,
             first_byte: None,
             bytes: 0,
+            made: false,
             finished: false,
             failure: None,
             in_flight: None,
@@ -155,7 +158,7 @@ impl Record {
     /// Why a response that is not finished was dropped: its client read too slowly, or left.
     fn abandoned(&self) -> Error {
         let now = Instant::now();
-        if self.status != NO_ANSWER && now >= self.deadline {
+        if self.status != NO_ANSWER && !self.made && now >= self.deadline {
             Error::GuestDeadline
         } else if self.peer.activity.is_stalled() || self.abort_time.is_due(now) {
             Error::ClientStalled
@@ -166,19 +169,22 @@ impl Record {
 }
 
 impl BodyObserver for Record {
-    fn sent(&mut self, bytes: usize) {
+    fn sent(&mut self, bytes: usize, left: Option<usize>) {
         self.bytes += bytes as u64;
-        self.abort_time.set(Some(self.deadline.min(Instant::now() + self.write_timeout)));
+        self.made = left.is_some();
+        let at = self.deadline.min(Instant::now() + self.write_timeout);
+        self.abort_time.sent(at, left.map(|left| left + bytes), &mut self.in_flight);
     }
 
     fn waiting(&mut self) {
-        self.abort_time.set(None); // the guest's run has the deadline itself
+        self.abort_time.lift(); // the guest's run has the deadline itself
     }
 
     fn finish(&mut self, result: Result<(), &Error>) {
         self.finished = true;
-        self.abort_time.set(None);
+        // The last frame may still wait for its client: over HTTP/2 hyper holds it, and this with it.
         if let Err(error) = result {
+            self.abort_time.lift();
             self.fail(error);
         }
     }
@@ -186,10 +192,14 @@ impl BodyObserver for Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.finished && self.failure.is_none() {
-            self.fail(&self.abandoned());
+        if self.failure.is_none() {
+            if !self.finished {
+                self.fail(&self.abandoned());
+            } else if self.abort_time.is_aborted() || self.peer.activity.is_stalled() {
+                self.fail(&Error::ClientStalled); // all but the last frame was taken
+            }
         }
-        self.abort_time.set(None);
+        self.abort_time.end();
         self.peer.activity.end();
         let duration = self.started.elapsed();
         let failure = self.failure.take();
@@ -321,7 +331,7 @@ mod tests {
     async fn a_request_is_counted_once_with_how_it_ended() {
         let (mut record, metrics) = record();
         record.answered(StatusCode::CREATED);
-        record.sent(5);
+        record.sent(5, None);
         record.finish(Ok(()));
         assert!(outcomes(&metrics).is_empty(), "it is not over before it is dropped");
         drop(record);
@@ -335,7 +345,7 @@ mod tests {
         assert_eq!(outcomes(&metrics), one(499, "client_gone"));
         let (mut record, metrics) = self::record();
         record.answered(StatusCode::OK);
-        record.sent(5);
+        record.sent(5, None);
         drop(record);
         assert_eq!(outcomes(&metrics), one(200, "client_gone"));
     }
@@ -344,7 +354,7 @@ mod tests {
     async fn what_is_not_read_is_aborted_at_the_deadline_and_lifted_while_the_guest_is_waited_for() {
         let (mut record, metrics) = record();
         record.answered(StatusCode::OK);
-        record.sent(5);
+        record.sent(5, None);
         let now = Instant::now();
         assert!(!record.abort_time.is_due(now + DEADLINE - Duration::from_millis(1)));
         assert!(record.abort_time.is_due(now + DEADLINE), "the deadline comes before --write-timeout");
@@ -356,10 +366,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_client_is_to_blame_for_the_last_frame_that_it_does_not_take() {
+        for left in [0, 7] {
+            let (mut record, metrics) = record();
+            record.answered(StatusCode::OK);
+            record.sent(5, Some(left));
+            if left == 0 {
+                record.finish(Ok(()));
+            }
+            advance(DEADLINE).await;
+            assert!(record.abort_time.is_due(Instant::now()), "it is waited for no longer than any other frame");
+            record.abort_time.abort();
+            drop(record);
+            assert_eq!(
+                outcomes(&metrics),
+                one(200, "client_stalled"),
+                "whatever time is over: the guest has done its part"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_stalled_client_is_to_blame_for_what_it_did_not_read() {
         let (mut record, metrics) = record();
         record.answered(StatusCode::OK);
-        record.sent(5);
+        record.sent(5, None);
         record.peer.activity.stalled();
         drop(record);
         assert_eq!(outcomes(&metrics), one(200, "client_stalled"));

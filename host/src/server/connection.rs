@@ -22,8 +22,9 @@ use crate::config::Limits;
 use crate::request::{Peer, Requests};
 use crate::telemetry::metrics::OpenConnection;
 use crate::transport::activity::Activity;
-use crate::transport::deadline::{AbortTime, LazyTimer};
+use crate::transport::deadline::LazyTimer;
 use crate::transport::socket::{Socket, linger};
+use crate::transport::unsent::{Unsent, Waiting};
 
 /// At closing time: how long a connection without any request yet may take to show one. The kernel accepted it for us,
 /// so its client may well have sent one.
@@ -35,6 +36,7 @@ pub(crate) struct Connection {
     client: SocketAddr,
     requests: Arc<Requests>,
     limits: Limits,
+    unsent: Arc<Unsent>,
     closing: CancellationToken,
     first_request: Arc<Notify>,
     _permit: OwnedSemaphorePermit,
@@ -42,16 +44,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// `closing` asks every connection to end; `permit` counts this one.
+    /// `unsent` is the account of answers that wait; `closing` asks every connection to end; `permit` counts this one.
     pub(crate) fn new(
         client: SocketAddr,
         requests: Arc<Requests>,
         limits: Limits,
+        unsent: Arc<Unsent>,
         closing: CancellationToken,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let open = requests.metrics().connection_opened();
-        Self { client, requests, limits, closing, first_request: Arc::default(), _permit: permit, _open: open }
+        Self { client, requests, limits, unsent, closing, first_request: Arc::default(), _permit: permit, _open: open }
     }
 
     /// Serves the connection until it ends.
@@ -70,7 +73,7 @@ impl Connection {
         });
         let io = TokioIo::new(Socket::new(stream, activity.clone(), &limits));
         let served = if is_http2 {
-            let connection = protocol::http2(&limits).serve_connection(io, service);
+            let connection = protocol::http2(&limits, self.unsent.clone()).serve_connection(io, service);
             self.drive(&activity, connection, http2::Connection::graceful_shutdown).await
         } else {
             let connection = protocol::http1(&limits).serve_connection(io, service);
@@ -91,19 +94,18 @@ impl Connection {
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = pin!(connection);
-        let (mut reading, mut writing) = (LazyTimer::default(), LazyTimer::default());
-        let abort_time = Arc::new(AbortTime::default());
+        let (mut reading, mut writing) = (LazyTimer::default(), Waiting::new(self.unsent.clone()));
         let (header_timeout, idle_timeout) = (self.limits.header_timeout, self.limits.idle_timeout);
         let mut next = async |connection: &mut Pin<&mut C>| {
             poll_fn(|context| {
-                if let Poll::Ready(ended) = abort_time.scope(|| connection.as_mut().poll(context)) {
+                if let Poll::Ready(ended) = writing.scope(|| connection.as_mut().poll(context)) {
                     return Poll::Ready(Event::Ended(ended));
                 }
                 // A busy connection is looked at again, because its last response may end on another task.
                 let recheck = || Some(tokio::time::Instant::now() + idle_timeout);
                 let due = activity.deadline(header_timeout, idle_timeout);
                 let lapsed = reading.poll(context, due.or_else(recheck)).is_ready();
-                if writing.poll_abort(context, &abort_time).is_ready() {
+                if writing.poll(context).is_ready() {
                     Poll::Ready(Event::Aborted)
                 } else if lapsed && due.is_some() {
                     Poll::Ready(Event::Lapsed)

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::request::Requests;
+use crate::transport::unsent::Unsent;
 use connection::Connection;
 
 /// Connections that the kernel completes for us before we accept them. Linux cuts it to `net.core.somaxconn` (4096).
@@ -29,6 +30,7 @@ pub(crate) struct Server {
     requests: Arc<Requests>,
     limits: Limits,
     permits: Arc<Semaphore>,
+    unsent: Arc<Unsent>,
     connections: TaskTracker,
     closing: CancellationToken,
 }
@@ -36,6 +38,7 @@ pub(crate) struct Server {
 /// Ends a running [`Server`].
 #[derive(Debug, Clone)]
 pub(crate) struct ServerHandle {
+    unsent: Arc<Unsent>,
     connections: TaskTracker,
     closing: CancellationToken,
 }
@@ -52,12 +55,14 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    /// A server with at most so many connections.
-    pub(crate) fn new(requests: Arc<Requests>, limits: Limits, connections: u32) -> (Self, ServerHandle) {
-        let handle = ServerHandle { connections: TaskTracker::new(), closing: CancellationToken::new() };
+    /// A server with at most so many connections, and answers of so many bytes that wait for their clients.
+    pub(crate) fn new(requests: Arc<Requests>, limits: Limits, connections: u32, unsent: u64) -> (Self, ServerHandle) {
+        let unsent = Unsent::new(usize::try_from(unsent).unwrap_or(usize::MAX));
         let permits = Arc::new(Semaphore::new(connections as usize));
-        let (connections, closing) = (handle.connections.clone(), handle.closing.clone());
-        (Self { requests, limits, permits, connections, closing }, handle)
+        let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
+        let handle =
+            ServerHandle { unsent: unsent.clone(), connections: connections.clone(), closing: closing.clone() };
+        (Self { requests, limits, permits, unsent, connections, closing }, handle)
     }
 
     /// Accepts until closing, then takes the connections that the kernel has already completed: their clients have sent
@@ -101,7 +106,8 @@ impl Server {
     }
 
     fn serve(&self, stream: TcpStream, client: SocketAddr, permit: OwnedSemaphorePermit) {
-        let connection = Connection::new(client, self.requests.clone(), self.limits, self.closing.clone(), permit);
+        let (requests, unsent, closing) = (self.requests.clone(), self.unsent.clone(), self.closing.clone());
+        let connection = Connection::new(client, requests, self.limits, unsent, closing, permit);
         self.connections.spawn(connection.serve(stream));
     }
 }
@@ -110,6 +116,12 @@ impl ServerHandle {
     /// Stops accepting, closes idle connections, and lets the others finish what is in flight.
     pub(crate) fn close(&self) {
         self.closing.cancel();
+        self.unsent.close();
+    }
+
+    /// How many answers wait for their clients, without a slot.
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent.count()
     }
 
     /// Waits until every connection is closed.

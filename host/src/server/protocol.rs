@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::config::Limits;
-use crate::transport::deadline::{AbortTime, LazyTimer};
+use crate::transport::unsent::{Unsent, Waiting};
 
 /// What every HTTP/2 client sends first (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -48,8 +48,8 @@ pub(crate) fn http1(limits: &Limits) -> http1::Builder {
     builder
 }
 
-pub(crate) fn http2(limits: &Limits) -> http2::Builder<StreamExecutor> {
-    let mut builder = http2::Builder::new(StreamExecutor);
+pub(crate) fn http2(limits: &Limits, unsent: Arc<Unsent>) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(StreamExecutor(unsent));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_max_streams)
@@ -63,20 +63,20 @@ pub(crate) fn http2(limits: &Limits) -> http2::Builder<StreamExecutor> {
 }
 
 /// Runs each stream of HTTP/2 as a task, and ends the task when its response is to be aborted: the stream is reset then.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct StreamExecutor;
+#[derive(Debug, Clone)]
+pub(crate) struct StreamExecutor(Arc<Unsent>);
 
 impl<F> Executor<F> for StreamExecutor
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let (abort_time, mut timer) = (Arc::new(AbortTime::default()), LazyTimer::default());
+        let mut waiting = Waiting::new(self.0.clone());
         tokio::spawn(async move {
             let mut stream = pin!(stream);
-            poll_fn(|context| match abort_time.scope(|| stream.as_mut().poll(context)) {
+            poll_fn(|context| match waiting.scope(|| stream.as_mut().poll(context)) {
                 Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => timer.poll_abort(context, &abort_time),
+                Poll::Pending => waiting.poll(context),
             })
             .await;
         });

@@ -4,3 +4,4 @@ pub(crate) mod activity;
 pub(crate) mod deadline;
 pub(crate) mod message_framing;
 pub(crate) mod socket;
+pub(crate) mod unsent;

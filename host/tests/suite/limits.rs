@@ -329,23 +329,12 @@ async fn http2_streams_are_bounded() {
     assert_eq!(asked.await.expect("no panic").expect("an answer").status(), 200);
 }
 
-/// Frames of HTTP/2 (RFC 9113): a client that opens streams and resets each at once, all of them in one piece.
+/// A client of HTTP/2 that opens streams and resets each at once, all of them in one piece.
 fn opened_and_reset(streams: u32) -> Vec<u8> {
-    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let length = (payload.len() as u32).to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    }
-    const HEADERS: u8 = 1;
-    const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
-    const END_STREAM_AND_HEADERS: u8 = 0x5;
-    const CANCEL: [u8; 4] = [0, 0, 0, 8];
-    // GET, http, / of HPACK's static table, and the authority as it is.
-    const GET: &[u8] = b"\x82\x86\x84\x41\x01x";
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    use crate::support::frames::*;
+    let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     for stream in (1..).step_by(2).take(streams as usize) {
-        bytes.extend(frame(HEADERS, END_STREAM_AND_HEADERS, stream, GET));
+        bytes.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &get_block("/")));
         bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL));
     }
     bytes

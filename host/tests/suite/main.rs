@@ -20,6 +20,7 @@ mod reuse;
 mod routes;
 mod rules;
 mod sandbox;
+mod slots;
 mod soak;
 mod startup;
 mod status;

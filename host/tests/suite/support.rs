@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod client;
+pub mod frames;
 mod guests;
 mod process;
 mod watchdog;
