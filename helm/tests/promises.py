@@ -150,8 +150,10 @@ def tokens_are_named_by_their_content(render, **_):
         secret = one(documents, "Secret", volume)
         lines = base64.b64decode(secret["data"]["auth-tokens"]).decode().splitlines() if secret else None
         yield f"{len(tokens)} tokens", None if lines == tokens else f"the pods get {lines}"
-        sync = secret["metadata"]["annotations"]["argocd.argoproj.io/sync-options"]
-        yield f"{len(tokens)} tokens", None if sync == "PruneLast=true" else "Argo CD would take it away too early"
+        annotations = secret["metadata"]["annotations"]
+        yield f"{len(tokens)} tokens", None if annotations["argocd.argoproj.io/sync-options"] == "Prune=false" else "Argo CD would take it away"
+        extra = annotations["argocd.argoproj.io/compare-options"]
+        yield f"{len(tokens)} tokens", None if extra == "IgnoreExtraneous" else "an old one would leave the Application out of sync"
         names.append(volume)
     yield "names", None if names[0] == names[2] != names[1] else f"{names}"
     canary = [document for document in render({"rollout": {"enabled": True, "steps": [50]}}) if document["kind"] == "Secret"]
@@ -210,7 +212,12 @@ def argo_cd_may_deploy_what_the_chart_renders(renders, helm, **_):
         yield environment, None if all(file.resolve().is_file() for file in files) else f"{files} are not here"
         yield environment, None if source["repoURL"] in project["sourceRepos"] else "a repository of its own"
         yield environment, None if namespace in [place["namespace"] for place in project["destinations"]] else "no such place"
-        yield environment, None if "PruneLast=true" in application["syncPolicy"]["syncOptions"] else "prunes too early"
+        options = application["syncPolicy"]["syncOptions"]
+        yield environment, None if "PruneLast=true" not in options else "a commit waits for the canary before it"
+        serving = [document for document in renders[environment] if document["kind"] in ("Deployment", "Rollout", "Service")]
+        early = [document["metadata"]["name"] for document in serving if "-metrics" not in document["metadata"]["name"]
+                 and (document["metadata"].get("annotations") or {}).get("argocd.argoproj.io/sync-options") != "PruneLast=true"]
+        yield environment, None if serving and not early else f"{early} would go before their successors serve"
         ignored = {entry["kind"] for entry in application.get("ignoreDifferences", [])}
         documents = renders[environment]
         needed = set()  # what the controller adds to Services is in no manifest, and so no difference

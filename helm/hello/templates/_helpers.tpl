@@ -35,6 +35,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.serviceAccount.name | default (include "hello.fullname" .) }}
 {{- end }}
 
+{{/* From Deployment to Rollout and back: Argo CD takes what serves now away when its successor serves. */}}
+{{- define "hello.prunedLast" -}}
+argocd.argoproj.io/sync-options: PruneLast=true
+{{- end }}
+
 {{/* One token a line. */}}
 {{- define "hello.tokens" -}}
 {{ join "\n" .Values.auth.tokens }}
