@@ -1,5 +1,5 @@
 """Clients of the service under drill: half of them keep their connections, half open one for each request. Run as a program it
-prints one line of JSON a second: what came back, counted by kind.
+prints one line of JSON a second: what came back, counted by kind, and the versions that answered, by the header `x-version`.
 
     clients.py ADDRESS REQUESTS-A-SECOND [HOST]
 """
@@ -24,15 +24,18 @@ class Counter:
     """What came back, until somebody takes it."""
 
     def __init__(self):
-        self.lock, self.counts = threading.Lock(), collections.Counter()
+        self.lock, self.kinds, self.versions = threading.Lock(), collections.Counter(), collections.Counter()
 
-    def add(self, kind):
+    def add(self, kind, version=None):
         with self.lock:
-            self.counts[kind] += 1
+            self.kinds[kind] += 1
+            if version:
+                self.versions[version] += 1
 
     def take(self):
         with self.lock:
-            taken, self.counts = self.counts, collections.Counter()
+            taken = {"kinds": self.kinds, "versions": self.versions}
+            self.kinds, self.versions = collections.Counter(), collections.Counter()
         return taken
 
 
@@ -46,7 +49,7 @@ def ask(connection, host, keeps):
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     response.read()
-    return "right" if response.status == wanted else f"{response.status} for {wanted}"
+    return "right" if response.status == wanted else f"{response.status} for {wanted}", response.headers["x-version"]
 
 
 def client(address, host, keeps, rate, counter):
@@ -55,7 +58,7 @@ def client(address, host, keeps, rate, counter):
         began = time.monotonic()
         try:
             connection = connection or http.client.HTTPConnection(address, timeout=10)
-            counter.add(ask(connection, host, keeps))
+            counter.add(*ask(connection, host, keeps))
         except Exception as error:  # whatever a client may see of a broken service is what is counted
             counter.add(type(error).__name__)
             connection = None

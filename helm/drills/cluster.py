@@ -1,5 +1,7 @@
-"""The cluster as the drills see it: helm, kubectl, what a Rollout has come to, what clients have seen."""
+"""The cluster as the drills see it: helm, kubectl, Git, what a Rollout has come to, what clients have seen. Each drill runs in a lane, a
+thread with a namespace of its own."""
 
+import collections
 import json
 import os
 import pathlib
@@ -11,7 +13,8 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 HOME = pathlib.Path(os.environ.get("TAFFRAIL_CLUSTER", ROOT / "target/cluster"))
-SPACE = "drill"
+
+lane = threading.local()  # .space: the namespace of this thread; .drill: the name of what runs in it
 
 # Short steps: what takes ten minutes in production takes half a minute here. The shares and tests are the chart's own.
 VALUES = {
@@ -31,6 +34,10 @@ VALUES = {
 }
 
 
+def say(text):
+    print(f"      [{getattr(lane, 'drill', '')}] {text}", file=sys.stderr, flush=True)
+
+
 def environment():
     return {**os.environ, "KUBECONFIG": str(HOME / "etc/admin.conf"), "PATH": f"{HOME / 'bin'}:{os.environ['PATH']}"}
 
@@ -43,7 +50,12 @@ def run(*command, check=True, input=None, timeout=180):
 
 
 def kubectl(*arguments, **options):
-    return run("kubectl", "--namespace", SPACE, "--request-timeout", "20s", *arguments, **options)
+    return run("kubectl", "--namespace", lane.space, "--request-timeout", "20s", *arguments, **options)
+
+
+def project(*arguments, **options):
+    """The cluster's own script."""
+    return run(ROOT / ".ci/cluster", *arguments, **options)
 
 
 def get(*arguments):
@@ -59,11 +71,14 @@ def merged(*layers):
     return result
 
 
-def helm(tag, *layers, flags=(), check=True):
+def values_of(tag, *layers):
+    return merged(VALUES, {"image": {"tag": tag}}, *layers)
+
+
+def helm(tag, *layers, flags=()):
     """Installs or upgrades to an image's tag."""
-    values = merged(VALUES, {"image": {"tag": tag}}, *layers)
-    command = ["helm", "upgrade", "--install", "hello", ROOT / "helm/hello", "--namespace", SPACE, "--values", "-", *flags]
-    return run(*command, input=json.dumps(values), check=check)
+    command = ["helm", "upgrade", "--install", "hello", ROOT / "helm/hello", "--namespace", lane.space, "--values", "-", *flags]
+    return run(*command, input=json.dumps(values_of(tag, *layers)))
 
 
 def until(limit, what, condition, pause=0.5):
@@ -74,9 +89,9 @@ def until(limit, what, condition, pause=0.5):
             if answer := condition():
                 return answer
         except (ChildProcessError, subprocess.TimeoutExpired, KeyError) as error:
-            print(f"      (not yet: {str(error)[:150]})", file=sys.stderr)
+            say(f"(not yet: {str(error)[:150]})")
         time.sleep(pause)
-    raise TimeoutError(f"{limit} s were not enough: {what}")
+    raise TimeoutError(f"{limit} s were not enough: {what() if callable(what) else what}")
 
 
 def state():
@@ -96,10 +111,10 @@ def verdict(limit=240):
         now = state()
         if now and now != (seen[-1] if seen else None):
             seen.append(now)
-            print(f"      {now[0]}, step {now[1]}: {now[3][:160]}", file=sys.stderr)
+            say(f"{now[0]}, step {now[1]}: {now[3][:160]}")
         return now if now and now[0] in ("Healthy", "Degraded") else None
 
-    phase, _, _, message = until(limit, f"a verdict; {seen[-1] if seen else 'nothing seen'}", ended)
+    phase, _, _, message = until(limit, lambda: f"a verdict; {seen[-1:]}", ended)
     return phase, message
 
 
@@ -109,6 +124,16 @@ def tags_of(service):
     names = [endpoint["targetRef"]["name"] for each in slices for endpoint in each["endpoints"] or [] if endpoint["conditions"].get("ready")]
     pods = {pod["metadata"]["name"]: pod for pod in get("pods")["items"]}
     return sorted(pods[name]["spec"]["containers"][0]["image"].rpartition(":")[2] for name in names if name in pods)
+
+
+def in_pod(where, namespace, *command):
+    """Runs a command of this machine in the network of a pod: the first that the selector finds."""
+    [address, *_] = run("kubectl", "--namespace", namespace, "get", "pods", "--selector", where, "--field-selector", "status.phase=Running",
+                        "--output", "jsonpath={.items[*].status.podIP}").stdout.split()
+    for network in pathlib.Path("/run/netns").glob("cni-*"):
+        if f" {address}/" in run("nsenter", f"--net={network}", "ip", "-4", "-oneline", "address").stdout:
+            return run("nsenter", f"--net={network}", *command, check=False)
+    raise LookupError(f"no network of a pod has the address {address}")
 
 
 class Clients:
@@ -122,13 +147,19 @@ class Clients:
 
     def since(self, moment):
         """What came back since then: right answers, and the others by kind."""
-        total = {}
-        for second in list(self.seconds):
-            if second["at"] >= moment:
-                for kind, count in second.items():
-                    if kind != "at":
-                        total[kind] = total.get(kind, 0) + count
+        total = self._sum("kinds", moment, time.time())
         return total.pop("right", 0), total
+
+    def versions(self, since, until_moment):
+        """How many answers each version gave in this time."""
+        return self._sum("versions", since, until_moment)
+
+    def _sum(self, what, since, until_moment):
+        total = collections.Counter()
+        for second in list(self.seconds):
+            if since <= second["at"] <= until_moment:
+                total.update(second[what])
+        return total
 
     def end(self):
         self.child.kill()
