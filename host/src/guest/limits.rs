@@ -51,6 +51,8 @@ pub(crate) struct Limiter {
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     memory: usize,
+    /// What it was granted last, in bytes: given back when the growth fails after all.
+    granted: usize,
     refused: Option<Refused>,
 }
 
@@ -64,7 +66,7 @@ enum Refused {
 impl Limiter {
     /// For a guest that has nothing yet.
     pub(crate) fn new(limits: GuestLimits, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
-        Self { limits, budget, metrics, memory: 0, refused: None }
+        Self { limits, budget, metrics, memory: 0, granted: 0, refused: None }
     }
 
     /// Linear memory that the guest has, in bytes.
@@ -88,7 +90,10 @@ impl Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false); // the component's own limit: no growth, and so nothing to grant
+        }
         let more = desired.saturating_sub(current);
         if self.memory.saturating_add(more) > self.limits.memory {
             self.refused = Some(Refused::GuestMemory);
@@ -96,14 +101,19 @@ impl ResourceLimiter for Limiter {
             self.refused = Some(Refused::AllMemory);
         } else {
             self.memory += more;
+            self.granted = more;
             return Ok(true);
         }
         Ok(false)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // Any other failure comes before a grant.
         if refused_by_system(&error).is_some() {
             self.refused = Some(Refused::AllMemory);
+            let granted = std::mem::take(&mut self.granted);
+            self.memory -= granted;
+            self.budget.give(granted);
         }
         Ok(())
     }
@@ -177,6 +187,22 @@ mod tests {
         assert_eq!(reason(&other), Some("host_out_of_memory"));
         drop(one);
         assert!(grow(&mut other, PAGE));
+    }
+
+    #[test]
+    fn what_does_not_grow_after_all_is_not_counted() {
+        let waiting: Arc<dyn Reclaim> = Arc::<Waiting>::default();
+        let budget = Budget::new(3 * PAGE, Arc::downgrade(&waiting));
+        let mut one = limiter(&budget);
+        assert!(one.memory_growing(0, PAGE, Some(2 * PAGE)).unwrap());
+        assert!(!one.memory_growing(PAGE, 3 * PAGE, Some(2 * PAGE)).unwrap(), "its own limit");
+        assert_eq!((one.memory(), reason(&one)), (PAGE, None));
+        assert!(one.memory_growing(PAGE, 2 * PAGE, None).unwrap());
+        let system = || wasmtime::Error::from(std::io::Error::from(rustix::io::Errno::NOMEM));
+        one.memory_grow_failed(system()).unwrap();
+        one.memory_grow_failed(system()).unwrap();
+        assert_eq!((one.memory(), reason(&one)), (PAGE, Some("host_out_of_memory")));
+        assert!(grow(&mut limiter(&budget), 2 * PAGE), "and others may have it");
     }
 
     #[test]
