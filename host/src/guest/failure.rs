@@ -49,7 +49,7 @@ fn reported(error: wasmtime::Error) -> Error {
     if full || detail.contains("store handle limit exceeded") {
         return Error::GuestTooManyHandles(detail);
     }
-    if detail.contains("too much data") || detail.contains("fuel") {
+    if ["too much data", "fuel", "requested len"].iter().any(|said| detail.contains(said)) {
         return Error::GuestCallTooLarge(detail);
     }
     Error::GuestTrapped(detail)

@@ -185,17 +185,20 @@ struct LazyWasi {
     printer: Printer,
     log_rate: Arc<RateLimit>,
     environment: Arc<[(String, String)]>,
+    /// How many random bytes one call may ask for: they lie in the host before the guest has them.
+    random: usize,
 }
 
 impl LazyWasi {
     fn context(&mut self) -> &mut WasiCtx {
-        let Self { made, printer, log_rate, environment } = self;
+        let Self { made, printer, log_rate, environment, random } = self;
         let (wasi, _) = made.get_or_insert_with(|| {
             let streams = ["stdout", "stderr"].map(|name| GuestOutput::new(name, printer.clone(), log_rate.clone()));
             let wasi = WasiCtx::builder()
                 .stdout(streams[0].clone())
                 .stderr(streams[1].clone())
                 .envs(environment)
+                .max_random_size(*random as u64)
                 .allow_tcp(false)
                 .allow_udp(false)
                 .allow_ip_name_lookup(false)
@@ -214,6 +217,7 @@ pub(crate) fn new(engine: &Engine, template: &StoreTemplate, scope: &RequestScop
         printer: Printer::new(scope.request_id.clone(), scope.trace.parent.trace_id),
         log_rate: template.log_rate.clone(),
         environment: template.environment.clone(),
+        random: limits.call_size,
     };
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.handles);

@@ -1,6 +1,8 @@
-//! Wants more of the host than it may have: handles at `/handles`, one huge call at `/call`; `/` is fine.
+//! Wants more of the host than it may have: handles at `/handles`, one huge call at `/call`, one with a huge
+//! answer at `/random`; `/` is fine.
 
 use guests03::bindings::wasi::config::store;
+use guests03::bindings::wasi::random::random::get_random_bytes;
 use guests03::{Answer, Fields, Request, reply, target};
 
 guests03::serve!(handle);
@@ -15,6 +17,7 @@ async fn handle(request: Request) -> Answer {
             let key = "k".repeat(16 * 1024 * 1024);
             reply(200, &format!("{:?}", store::get(&key)))
         }
+        "/random" => reply(200, &get_random_bytes(16 * 1024 * 1024).len().to_string()),
         _ => reply(200, "fine"),
     }
 }
