@@ -21,7 +21,7 @@ macro_rules! request_limits {
             /// holds. Never more than the limit of file descriptors allows
             max_connections: Option<u32>, auto_or_count, "COUNT", "max-connections", "TAFFRAIL_MAX_CONNECTIONS", "auto",
                 "server/mod.rs; capacity.rs derives `auto`, which is None here";
-            /// Time for a request's head, from its first byte
+            /// Time for a request's head, from its first byte; for the first one, from the start of the connection
             header_timeout: Duration, positive_duration, "DURATION", "header-timeout", "TAFFRAIL_HEADER_TIMEOUT", "10s",
                 "server/connection.rs";
             /// Time between two requests of a connection

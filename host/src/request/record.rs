@@ -314,7 +314,7 @@ mod tests {
         };
         let component = ComponentInfo { digest: String::new(), name: String::new(), world: String::new() };
         let metrics = Metrics::new(component);
-        let peer = Peer::new(([127, 0, 0, 1], 1).into(), Activity::new(false));
+        let peer = Peer::new(([127, 0, 0, 1], 1).into(), Activity::new());
         let access_log = AccessLog::new(AccessLogMode::Off, String::new());
         (Record::new(peer, &Request::new(()), &limits, access_log, metrics.clone(), None), metrics)
     }

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::protocol;
@@ -29,6 +29,10 @@ use crate::transport::unsent::{Unsent, Waiting};
 /// At closing time: how long a connection without any request yet may take to show one. The kernel accepted it for us,
 /// so its client may well have sent one.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
+
+/// How long a connection of HTTP/2 that was told to close may go on with nothing to do: its client has a round trip to answer the
+/// goodbye, and to send what it had begun.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// An accepted connection.
 #[derive(Debug)]
@@ -61,8 +65,9 @@ impl Connection {
     pub(crate) async fn serve(self, stream: TcpStream) {
         let limits = self.limits;
         let _ = stream.set_nodelay(true); // an answer is one write: waiting for more would only delay it
-        let Ok(is_http2) = timeout(limits.header_timeout, protocol::is_http2(&stream)).await else { return };
-        let activity = Activity::new(is_http2);
+        let activity = Activity::new();
+        let mut socket = Socket::new(stream, activity.clone(), &limits);
+        let Some(is_http2) = self.first_words(&mut socket, activity.accepted()).await else { return };
         let (requests, client, first) = (self.requests.clone(), self.client, self.first_request.clone());
         let busy = activity.clone();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -71,7 +76,7 @@ impl Connection {
             let peer = Peer::new(client, busy.clone());
             async move { requests.respond(peer, request).await }
         });
-        let io = TokioIo::new(Socket::new(stream, activity.clone(), &limits));
+        let io = TokioIo::new(socket);
         let served = if is_http2 {
             let connection = protocol::http2(&limits, self.unsent.clone()).serve_connection(io, service);
             self.drive(&activity, connection, http2::Connection::graceful_shutdown).await
@@ -87,57 +92,124 @@ impl Connection {
         }
     }
 
+    /// Whether the client speaks HTTP/2. `None` where it says too little of that in the time of a head, or at closing time.
+    async fn first_words(&self, socket: &mut Socket, accepted: Instant) -> Option<bool> {
+        let mut said = pin!(timeout_at(accepted + self.limits.header_timeout, socket.speaks_http2()));
+        let said = tokio::select! {
+            biased;
+            said = &mut said => said,
+            () = self.closing.cancelled() => timeout(FIRST_REQUEST_GRACE, said).await.ok()?,
+        };
+        said.ok()?.ok()
+    }
+
     /// Runs the connection. When asked to close, or idle for too long, lets it finish what is in flight; drops it when
     /// its client stalls.
     async fn drive<C>(&self, activity: &Activity, connection: C, close: fn(Pin<&mut C>)) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let mut connection = pin!(connection);
-        let (mut reading, mut writing) = (LazyTimer::default(), Waiting::new(self.unsent.clone()));
         let (header_timeout, idle_timeout) = (self.limits.header_timeout, self.limits.idle_timeout);
-        let mut next = async |connection: &mut Pin<&mut C>| {
-            poll_fn(|context| {
-                if let Poll::Ready(ended) = writing.scope(|| connection.as_mut().poll(context)) {
-                    return Poll::Ready(Event::Ended(ended));
-                }
-                // A busy connection is looked at again, because its last response may end on another task.
-                let recheck = || Some(tokio::time::Instant::now() + idle_timeout);
-                let due = activity.deadline(header_timeout, idle_timeout);
-                let lapsed = reading.poll(context, due.or_else(recheck)).is_ready();
-                if writing.poll(context).is_ready() {
-                    Poll::Ready(Event::Aborted)
-                } else if lapsed && due.is_some() {
-                    Poll::Ready(Event::Lapsed)
-                } else {
-                    Poll::Pending
-                }
-            })
-            .await
+        let mut driven = Driven {
+            connection: pin!(connection),
+            reading: LazyTimer::default(),
+            writing: Waiting::new(self.unsent.clone()),
+            recheck: header_timeout.min(idle_timeout) / 8,
         };
+        let due = || activity.deadline(header_timeout, idle_timeout);
         let event = tokio::select! {
-            event = next(&mut connection) => event,
+            event = driven.next(due) => event,
             () = self.closing.cancelled() => Event::Closing,
         };
-        match event {
-            Event::Ended(ended) => return ended,
-            Event::Aborted => return Ok(()),
-            Event::Lapsed => {
-                close(connection.as_mut());
-                // HTTP/2 says goodbye first; a client that does not even take that is dropped.
-                let goodbye = timeout(header_timeout, connection);
-                return goodbye.await.unwrap_or(Ok(()));
+        let mut goodbye = match event {
+            Event::Ended(_) | Event::Aborted => return event.result(),
+            Event::Lapsed => Goodbye::new(activity, header_timeout, header_timeout),
+            Event::Closing => {
+                tokio::select! {
+                    biased;
+                    event = driven.next(due) => return event.result(),
+                    () = self.first_request.notified() => {}
+                    () = sleep(FIRST_REQUEST_GRACE) => {}
+                }
+                Goodbye::new(activity, header_timeout, idle_timeout)
             }
-            Event::Closing => {}
+        };
+        close(driven.connection.as_mut());
+        driven.next(|| goodbye.until()).await.result()
+    }
+}
+
+/// A connection that is polled, and what ends it beside itself.
+struct Driven<'a, C> {
+    connection: Pin<&'a mut C>,
+    reading: LazyTimer,
+    writing: Waiting,
+    /// How often a connection that is busy is looked at: its last response may end on another task, which wakes nobody here.
+    recheck: Duration,
+}
+
+impl<C: Future<Output = hyper::Result<()>>> Driven<'_, C> {
+    /// Runs the connection until something happens to it. `due` says when it lapses; `None` while it is busy.
+    async fn next(&mut self, mut due: impl FnMut() -> Option<Instant>) -> Event {
+        poll_fn(|context| {
+            let Self { connection, reading, writing, recheck } = self;
+            if let Poll::Ready(ended) = writing.scope(|| connection.as_mut().poll(context)) {
+                return Poll::Ready(Event::Ended(ended));
+            }
+            let due = due();
+            let lapsed = reading.poll(context, due.or_else(|| Some(Instant::now() + *recheck))).is_ready();
+            if writing.poll(context).is_ready() {
+                Poll::Ready(Event::Aborted)
+            } else if lapsed && due.is_some() {
+                Poll::Ready(Event::Lapsed)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+/// The end of a connection that was told to close: what has begun is finished, a head that has begun has its time, and then HTTP/2
+/// says goodbye, to which an honest client answers within a round trip.
+struct Goodbye<'a> {
+    activity: &'a Activity,
+    header_timeout: Duration,
+    /// How long a client may take for what is still to be written.
+    patience: Duration,
+    closed: Instant,
+    progress: u64,
+    quiet_since: Instant,
+    /// Whether the connection is closed because a head has had its time.
+    is_late: bool,
+}
+
+impl<'a> Goodbye<'a> {
+    fn new(activity: &'a Activity, header_timeout: Duration, patience: Duration) -> Self {
+        let (closed, progress) = (Instant::now(), activity.progress());
+        let is_late = activity.waits_for_head()
+            && activity.deadline(header_timeout, patience).is_some_and(|deadline| deadline <= closed);
+        Self { activity, header_timeout, patience, closed, progress, quiet_since: closed, is_late }
+    }
+
+    /// When it has taken too long; `None` while a request is answered.
+    fn until(&mut self) -> Option<Instant> {
+        let activity = self.activity;
+        let wait = activity.deadline(self.header_timeout, self.patience)?;
+        if self.is_late && activity.idle_since() <= self.closed {
+            return Some(self.closed);
         }
-        tokio::select! {
-            biased;
-            event = next(&mut connection) => return event.result(),
-            () = self.first_request.notified() => {}
-            () = sleep(FIRST_REQUEST_GRACE) => {}
+        if activity.is_within_head() {
+            return Some(wait);
         }
-        close(connection.as_mut());
-        next(&mut connection).await.result()
+        if self.progress != activity.progress() {
+            self.progress = activity.progress();
+            self.quiet_since = Instant::now();
+        }
+        let idle_since = activity.idle_since().max(self.closed);
+        let latest = idle_since + self.patience;
+        let quiet = self.quiet_since.max(idle_since) + GOODBYE;
+        Some(if activity.is_blocked() { latest } else { latest.min(quiet) })
     }
 }
 

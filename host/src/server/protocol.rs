@@ -1,25 +1,16 @@
-//! HTTP/1.1 and HTTP/2 on one port: which of them a connection speaks, and how hyper is set up for each.
+//! HTTP/1.1 and HTTP/2 on one port: how hyper is set up for each.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 use crate::config::Limits;
 use crate::transport::unsent::{Unsent, Waiting};
-
-/// What every HTTP/2 client sends first (RFC 9113, 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How often to look again at a preface that has come only in part, which no honest client sends so.
-const PREFACE_RETRY: Duration = Duration::from_millis(5);
 
 /// What hyper may buffer of a connection, in bytes. The limit of the head is checked with the request; twice as much
 /// leaves room for that answer, and hyper's own 431 comes beyond it.
@@ -80,17 +71,5 @@ where
             })
             .await;
         });
-    }
-}
-
-/// Whether the client starts with the preface of HTTP/2. Nothing is consumed.
-pub(crate) async fn is_http2(stream: &TcpStream) -> bool {
-    let mut start = [0; HTTP2_PREFACE.len()];
-    loop {
-        match stream.peek(&mut start).await {
-            Ok(count) if count == start.len() => return start == HTTP2_PREFACE,
-            Ok(count) if count > 0 && HTTP2_PREFACE.starts_with(&start[..count]) => sleep(PREFACE_RETRY).await,
-            _ => return false, // HTTP/1, or nothing at all: hyper will find out
-        }
     }
 }

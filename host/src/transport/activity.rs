@@ -13,14 +13,21 @@ use super::message_framing::{Refused, Why};
 /// Shared by a connection, its socket and its requests.
 #[derive(Debug)]
 pub(crate) struct Activity {
+    /// When it was accepted.
     since: Instant,
-    http2: bool,
+    http2: AtomicBool,
     /// Requests whose response is not over.
     active: AtomicUsize,
-    /// When the present wait began, in milliseconds after `since`.
-    waiting: AtomicU64,
-    /// Whether the wait is for the rest of a head, not for its first byte.
-    head: AtomicBool,
+    /// When the connection was last busy, in milliseconds after `since`.
+    idle: AtomicU64,
+    /// When the head that is waited for has begun, in the same milliseconds and one more; 0 where none has. The first one is waited
+    /// for from the start.
+    head: AtomicU64,
+    /// Whether what was received ends within a head.
+    within_head: AtomicBool,
+    /// Pieces that the socket took, and whether it takes none now.
+    written: AtomicU64,
+    blocked: AtomicBool,
     stalled: AtomicBool,
     /// Requests that have begun.
     begun: AtomicU64,
@@ -33,14 +40,17 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    /// A new connection, which waits for its first head.
-    pub(crate) fn new(http2: bool) -> Arc<Self> {
+    /// A connection that is accepted now, and waits for its first head.
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             since: Instant::now(),
-            http2,
+            http2: AtomicBool::new(false),
             active: AtomicUsize::new(0),
-            waiting: AtomicU64::new(0),
-            head: AtomicBool::new(true),
+            idle: AtomicU64::new(0),
+            head: AtomicU64::new(1),
+            within_head: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             refused: OnceLock::new(),
@@ -53,12 +63,14 @@ impl Activity {
     pub(crate) fn begin(&self) {
         self.begun.fetch_add(1, Relaxed);
         self.active.fetch_add(1, Relaxed);
-        self.head.store(false, Relaxed);
+        self.head.store(0, Relaxed);
     }
 
-    /// Its response is over.
+    /// Its response is over. A head that has begun behind it has its time from now on: nobody has read it before.
     pub(crate) fn end(&self) {
-        self.waiting.store(self.now(), Relaxed);
+        let now = self.now();
+        self.idle.store(now, Relaxed);
+        self.head.store(if self.within_head.load(Relaxed) { now + 1 } else { 0 }, Relaxed);
         self.active.fetch_sub(1, Relaxed);
     }
 
@@ -67,18 +79,66 @@ impl Activity {
         self.stalled.load(Relaxed)
     }
 
-    /// When the present wait is too long: for a head since its first byte, or for the next request.
+    /// When the present wait is too long: for a head since its first byte (since the connection was accepted for the first), or for
+    /// the next request.
     pub(crate) fn deadline(&self, header_timeout: Duration, idle_timeout: Duration) -> Option<Instant> {
         if self.active.load(Relaxed) > 0 {
             return None;
         }
-        let allowed = if self.head.load(Relaxed) { header_timeout } else { idle_timeout };
-        Some(self.since + Duration::from_millis(self.waiting.load(Relaxed)) + allowed)
+        Some(match self.head.load(Relaxed) {
+            0 => self.idle_since() + idle_timeout,
+            head => self.since + Duration::from_millis(head - 1) + header_timeout,
+        })
+    }
+
+    /// When the connection was accepted.
+    pub(crate) fn accepted(&self) -> Instant {
+        self.since
+    }
+
+    /// When its last response was over.
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.since + Duration::from_millis(self.idle.load(Relaxed))
+    }
+
+    /// Whether what was received ends within a head.
+    pub(crate) fn is_within_head(&self) -> bool {
+        self.within_head.load(Relaxed)
+    }
+
+    /// Whether the time of a head goes by: of the first one, or of one that has begun.
+    pub(crate) fn waits_for_head(&self) -> bool {
+        self.head.load(Relaxed) > 0
+    }
+
+    /// The socket took something.
+    pub(crate) fn written(&self) {
+        self.written.store(self.written.load(Relaxed).wrapping_add(1), Relaxed); // by one task alone
+    }
+
+    /// Changes whenever the socket takes something.
+    pub(crate) fn progress(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    /// The socket takes nothing, or something again.
+    pub(crate) fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Relaxed);
+    }
+
+    /// Whether something is to be written that the socket does not take.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
     }
 
     /// Whether the client speaks HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
-        self.http2
+        self.http2.load(Relaxed)
+    }
+
+    /// The client speaks HTTP/2.
+    pub(crate) fn set_http2(&self) {
+        self.http2.store(true, Relaxed);
     }
 
     /// Requests are refused for their framing from one on.
@@ -120,13 +180,17 @@ impl Activity {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The socket has read something.
-    pub(crate) fn received(&self) {
-        if self.http2 || self.active.load(Relaxed) > 0 {
+    /// The socket has read something, which ends within a head or does not. What comes of a body after its answer is no head.
+    pub(crate) fn received(&self, within_head: bool) {
+        self.within_head.store(within_head, Relaxed);
+        if self.active.load(Relaxed) > 0 {
             return;
         }
-        if !self.head.swap(true, Relaxed) {
-            self.waiting.store(self.now(), Relaxed);
+        let waited_for = self.head.load(Relaxed) > 0;
+        if within_head && !waited_for {
+            self.head.store(self.now() + 1, Relaxed);
+        } else if !within_head && self.begun.load(Relaxed) > 0 {
+            self.head.store(0, Relaxed); // a whole one begins a request at once; HTTP/2 has frames of other kinds, too
         }
     }
 }
@@ -146,7 +210,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_has_the_time_of_a_head_and_a_busy_one_has_no_end() {
-        let activity = Activity::new(false);
+        let activity = Activity::new();
         assert_eq!(left(&activity), Some(HEADER_TIMEOUT));
         advance(Duration::from_secs(4)).await;
         assert_eq!(left(&activity), Some(Duration::from_secs(6)));
@@ -161,20 +225,50 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_head_has_its_time_from_its_first_byte() {
-        let activity = Activity::new(false);
+        let activity = Activity::new();
         activity.begin();
         activity.end();
         advance(Duration::from_secs(70)).await;
-        activity.received();
+        activity.received(true);
         assert_eq!(left(&activity), Some(HEADER_TIMEOUT));
         advance(Duration::from_secs(3)).await;
-        activity.received();
+        activity.received(true);
         assert_eq!(left(&activity), Some(HEADER_TIMEOUT - Duration::from_secs(3)), "a later byte buys no time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_head_has_its_time_from_the_start_whatever_comes_before_it() {
+        let activity = Activity::new();
+        advance(Duration::from_secs(4)).await;
+        activity.received(true);
+        activity.received(false); // settings of HTTP/2
+        assert_eq!(left(&activity), Some(Duration::from_secs(6)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_begins_behind_an_answer_has_its_time_from_the_end_of_that() {
+        let activity = Activity::new();
+        activity.begin();
+        activity.received(true);
+        advance(Duration::from_secs(20)).await;
+        assert_eq!(left(&activity), None);
+        activity.end();
+        assert_eq!(left(&activity), Some(HEADER_TIMEOUT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_of_a_body_after_its_answer_is_no_head() {
+        let activity = Activity::new();
+        activity.begin();
+        activity.end();
+        advance(Duration::from_secs(5)).await;
+        activity.received(false);
+        assert_eq!(left(&activity), Some(IDLE_TIMEOUT - Duration::from_secs(5)));
     }
 
     #[test]
     fn requests_are_refused_from_the_one_on_that_the_framing_names() {
-        let activity = Activity::new(false);
+        let activity = Activity::new();
         activity.begin();
         activity.refuse(Refused { from: 1, why: Why::Framing("first") });
         activity.refuse(Refused { from: 0, why: Why::TooLarge });

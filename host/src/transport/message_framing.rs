@@ -130,9 +130,14 @@ impl MessageFraming {
         matches!(self.state, State::Body(_) | State::Chunk(_))
     }
 
+    /// Whether a head has begun and not ended.
+    pub(crate) fn is_within_head(&self) -> bool {
+        matches!(self.state, State::Head) && (self.head.started || self.head.size > 0)
+    }
+
     /// Whether a request has begun and not ended, or nobody can say.
     pub(crate) fn is_within_message(&self) -> bool {
-        !matches!(self.state, State::Head) || self.head.started || self.head.size > 0
+        !matches!(self.state, State::Head) || self.is_within_head()
     }
 
     /// Takes a line of a head, or what there is of it. Returns what comes after it.

@@ -2,6 +2,7 @@
 
 pub(crate) mod activity;
 pub(crate) mod deadline;
+pub(crate) mod header_blocks;
 pub(crate) mod message_framing;
 pub(crate) mod socket;
 pub(crate) mod unsent;

@@ -27,5 +27,6 @@ mod status;
 mod streams;
 mod support;
 mod targets;
+mod timers;
 mod traces;
 mod upstream;
