@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::Admin;
@@ -53,7 +54,7 @@ impl Host {
     /// One message that says what is wrong and what to do. The traffic port is not bound then.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let lifecycle = Lifecycle::default();
-        let admin = Admin::start(config.admin_listen, lifecycle.clone())?;
+        let admin = Admin::start(config.admin_listen, lifecycle.clone(), Handle::current().metrics())?;
         tracing::info!(target: TARGET, admin = %admin.address(), "starting");
         config.warnings.iter().for_each(|warning| tracing::warn!(target: TARGET, "{warning}"));
 
@@ -113,7 +114,7 @@ impl Host {
             listen = %address,
             admin = %admin.address(),
             digest,
-            workers = tokio::runtime::Handle::current().metrics().num_workers(),
+            workers = Handle::current().metrics().num_workers(),
             allocator = allocator.name(),
             memory = machine.memory,
             memory_source = machine.memory_source,

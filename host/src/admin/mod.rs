@@ -1,6 +1,7 @@
 //! The admin listener: answers probes and scrapes on a thread and a runtime of its own, so that they are answered however busy the
 //! guests are.
 
+mod heartbeat;
 mod status;
 
 use std::collections::VecDeque;
@@ -20,12 +21,14 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::{self, Metrics};
+use heartbeat::Heartbeat;
 use status::Status;
 
 /// Every path that the admin listener answers.
@@ -63,6 +66,7 @@ struct State {
     lifecycle: Lifecycle,
     component: Arc<OnceLock<Component>>,
     status: Status,
+    heartbeat: Heartbeat,
 }
 
 /// What is known once the component is loaded.
@@ -73,11 +77,11 @@ struct Component {
 }
 
 impl Admin {
-    /// Binds the address and starts to answer.
+    /// Binds the address and starts to answer; `traffic` is the runtime whose threads `/livez` speaks of.
     ///
     /// # Errors
     /// When the address is taken, not ours or not allowed.
-    pub(crate) fn start(address: SocketAddr, lifecycle: Lifecycle) -> anyhow::Result<Self> {
+    pub(crate) fn start(address: SocketAddr, lifecycle: Lifecycle, traffic: RuntimeMetrics) -> anyhow::Result<Self> {
         let listener = std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot listen on {address} (--admin-listen)"))?;
         listener.set_nonblocking(true)?;
@@ -85,16 +89,18 @@ impl Admin {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
         let component = Arc::<OnceLock<_>>::default();
-        let state = Arc::new(State { lifecycle, component: component.clone(), status: Status::default() });
+        let (status, heartbeat) = (Status::default(), Heartbeat::default());
+        let state = Arc::new(State { lifecycle, component: component.clone(), status, heartbeat });
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let serve = move || {
             runtime.block_on(async {
                 tokio::select! {
-                    served = accept(listener, state) => {
+                    served = accept(listener, state.clone()) => {
                         if let Err(error) = served {
                             tracing::error!(%error, "the admin listener ended");
                         }
                     }
+                    () = state.heartbeat.watch(traffic) => {}
                     _ = stopped => {}
                 }
             });
@@ -185,6 +191,9 @@ impl State {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let answer = match request.uri().path() {
             STATUS => self.status(),
+            LIVEZ if self.heartbeat.is_deaf() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "not alive: a thread that serves stands still")
+            }
             LIVEZ => text(StatusCode::OK, "alive"),
             READYZ => match self.lifecycle.readiness() {
                 Ok(()) => text(StatusCode::OK, "ready"),

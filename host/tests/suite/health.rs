@@ -1,5 +1,7 @@
 //! Health that means something, before, during and after.
 
+use std::time::{Duration, Instant};
+
 use crate::support::*;
 
 #[tokio::test]
@@ -107,4 +109,47 @@ async fn probes_are_answered_however_busy_the_guests_are() {
         assert_eq!(get(host.addr, "/health").await.status, 200);
     }
     busy.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// A guest cannot bring that about, so a task of this test's own does it on the host's runtime.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_that_stands_still_is_not_alive_until_it_moves() {
+    let host = TestHost::serving("hello").start().await;
+    let (go_on, stand_still) = std::sync::mpsc::channel::<()>();
+    assert_eq!(get(host.admin, "/livez").await.text(), "alive\n");
+    let still = tokio::spawn(async move { stand_still.recv() });
+    eventually("it is not alive", async || get(host.admin, "/livez").await.status == 503).await;
+    assert_eq!(get(host.admin, "/livez").await.text(), "not alive: a thread that serves stands still\n");
+    assert_eq!(get(host.admin, "/readyz").await.status, 200, "the others serve");
+    go_on.send(()).expect("it waits for this");
+    still.await.expect("no panic").expect("sent");
+    eventually("it is alive again", async || get(host.admin, "/livez").await.status == 200).await;
+}
+
+/// With fewer threads than guests that compute, for longer than a thread may stand still.
+#[test]
+fn a_host_whose_threads_are_all_busy_is_alive() {
+    const BUSY: Duration = Duration::from_secs(15);
+    let setup = TestHost::serving("spin").with("--deadline", "15s");
+    let process = setup.spawn_with(&[("TOKIO_WORKER_THREADS", "2")]);
+    let (addr, admin) = (process.addr(), process.admin());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut spinning = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            spinning.spawn(ask_for(addr, "/spin"));
+        }
+        let since = Instant::now();
+        let mut asked = 0;
+        while spinning.len() > 0 {
+            assert_eq!(get(admin, "/livez").await.text(), "alive\n");
+            asked += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            while spinning.try_join_next().is_some() {}
+        }
+        assert!(since.elapsed() >= BUSY && asked > 50, "{asked} times in {:?}", since.elapsed());
+    });
+}
+
+async fn ask_for(addr: std::net::SocketAddr, target: &'static str) {
+    assert_eq!(ask(Protocol::Http1, addr, "GET", target, &[]).await.status, 504);
 }
