@@ -107,6 +107,8 @@ async fn two_hundred_at_a_time(protocol: Protocol) {
         ("late", "/", &[(200, "")]),
     ] {
         let setup = TestHost::serving(guest).with("--deadline", "2s").with("--guest-memory", "8MiB");
+        // The clients share their threads with two hundred guests: they may be late with their first request.
+        let setup = setup.with("--header-timeout", "1m");
         let host = setup.with("--access-log", "errors").start().await;
         let mut beside = Healthy::start(host.addr, "/");
         let mut broken = JoinSet::new();
