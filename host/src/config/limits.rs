@@ -17,8 +17,9 @@ macro_rules! request_limits {
             /// (the cgroup's) holds, 1000 at the most; the log shows it at start
             max_in_flight: Option<u32>, auto_or_count, "COUNT", "max-in-flight", "TAFFRAIL_MAX_IN_FLIGHT", "auto",
                 "request/mod.rs; capacity.rs derives `auto`, which is None here";
-            /// Connections open at the same time; more wait in the backlog. auto: 10000, or what memory
-            /// holds. Never more than the limit of file descriptors allows
+            /// Connections open at the same time. For one more the longest idle makes room; where none is
+            /// idle, it waits in the backlog. auto: 10000, or what memory holds. Never more than the limit
+            /// of file descriptors allows
             max_connections: Option<u32>, auto_or_count, "COUNT", "max-connections", "TAFFRAIL_MAX_CONNECTIONS", "auto",
                 "server/mod.rs; capacity.rs derives `auto`, which is None here";
             /// Time for a request's head, from its first byte; for the first one, from the start of the connection

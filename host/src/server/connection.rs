@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::protocol;
+use super::room::Room;
 use crate::config::Limits;
 use crate::request::{Peer, Requests};
 use crate::telemetry::metrics::OpenConnection;
@@ -34,41 +35,47 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
 /// goodbye, and to send what it had begun.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// What all connections have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Answers what comes.
+    pub(crate) requests: Arc<Requests>,
+    /// The limits of each.
+    pub(crate) limits: Limits,
+    /// The account of answers that wait for their clients.
+    pub(crate) unsent: Arc<Unsent>,
+    /// Who makes room for another.
+    pub(crate) room: Arc<Room>,
+    /// Asks every connection to end.
+    pub(crate) closing: CancellationToken,
+}
+
 /// An accepted connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     client: SocketAddr,
-    requests: Arc<Requests>,
-    limits: Limits,
-    unsent: Arc<Unsent>,
-    closing: CancellationToken,
+    shared: Arc<Shared>,
     first_request: Arc<Notify>,
     _permit: OwnedSemaphorePermit,
     _open: OpenConnection,
 }
 
 impl Connection {
-    /// `unsent` is the account of answers that wait; `closing` asks every connection to end; `permit` counts this one.
-    pub(crate) fn new(
-        client: SocketAddr,
-        requests: Arc<Requests>,
-        limits: Limits,
-        unsent: Arc<Unsent>,
-        closing: CancellationToken,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        let open = requests.metrics().connection_opened();
-        Self { client, requests, limits, unsent, closing, first_request: Arc::default(), _permit: permit, _open: open }
+    /// `permit` counts this one.
+    pub(crate) fn new(client: SocketAddr, shared: Arc<Shared>, permit: OwnedSemaphorePermit) -> Self {
+        let open = shared.requests.metrics().connection_opened();
+        Self { client, shared, first_request: Arc::default(), _permit: permit, _open: open }
     }
 
     /// Serves the connection until it ends.
     pub(crate) async fn serve(self, stream: TcpStream) {
-        let limits = self.limits;
+        let limits = self.shared.limits;
         let _ = stream.set_nodelay(true); // an answer is one write: waiting for more would only delay it
         let activity = Activity::new();
+        let _entry = self.shared.room.enter(activity.clone());
         let mut socket = Socket::new(stream, activity.clone(), &limits);
-        let Some(is_http2) = self.first_words(&mut socket, activity.accepted()).await else { return };
-        let (requests, client, first) = (self.requests.clone(), self.client, self.first_request.clone());
+        let Some(is_http2) = self.first_words(&mut socket, &activity).await else { return };
+        let (requests, client, first) = (self.shared.requests.clone(), self.client, self.first_request.clone());
         let busy = activity.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             first.notify_one();
@@ -78,7 +85,7 @@ impl Connection {
         });
         let io = TokioIo::new(socket);
         let served = if is_http2 {
-            let connection = protocol::http2(&limits, self.unsent.clone()).serve_connection(io, service);
+            let connection = protocol::http2(&limits, self.shared.unsent.clone()).serve_connection(io, service);
             self.drive(&activity, connection, http2::Connection::graceful_shutdown).await
         } else {
             let connection = protocol::http1(&limits).serve_connection(io, service);
@@ -88,17 +95,19 @@ impl Connection {
             tracing::debug!(client = %self.client, error = with_causes(&error), "connection");
         }
         if let Some(unread) = activity.take_unread() {
-            linger(unread, &self.closing).await;
+            linger(unread, &self.shared.closing).await;
         }
     }
 
-    /// Whether the client speaks HTTP/2. `None` where it says too little of that in the time of a head, or at closing time.
-    async fn first_words(&self, socket: &mut Socket, accepted: Instant) -> Option<bool> {
-        let mut said = pin!(timeout_at(accepted + self.limits.header_timeout, socket.speaks_http2()));
+    /// Whether the client speaks HTTP/2. `None` where it says too little of that in the time of a head, before another needs its
+    /// place, or at closing time.
+    async fn first_words(&self, socket: &mut Socket, activity: &Activity) -> Option<bool> {
+        let mut said = pin!(timeout_at(activity.accepted() + self.shared.limits.header_timeout, socket.speaks_http2()));
         let said = tokio::select! {
             biased;
             said = &mut said => said,
-            () = self.closing.cancelled() => timeout(FIRST_REQUEST_GRACE, said).await.ok()?,
+            () = self.shared.closing.cancelled() => timeout(FIRST_REQUEST_GRACE, said).await.ok()?,
+            () = activity.asked_for_room() => return None,
         };
         said.ok()?.ok()
     }
@@ -109,21 +118,23 @@ impl Connection {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let (header_timeout, idle_timeout) = (self.limits.header_timeout, self.limits.idle_timeout);
+        let (header_timeout, idle_timeout) = (self.shared.limits.header_timeout, self.shared.limits.idle_timeout);
         let mut driven = Driven {
             connection: pin!(connection),
             reading: LazyTimer::default(),
-            writing: Waiting::new(self.unsent.clone()),
+            writing: Waiting::new(self.shared.unsent.clone()),
             recheck: header_timeout.min(idle_timeout) / 8,
         };
         let due = || activity.deadline(header_timeout, idle_timeout);
         let event = tokio::select! {
             event = driven.next(due) => event,
-            () = self.closing.cancelled() => Event::Closing,
+            () = self.shared.closing.cancelled() => Event::Closing,
+            () = activity.asked_for_room() => Event::Replaced,
         };
         let mut goodbye = match event {
             Event::Ended(_) | Event::Aborted => return event.result(),
             Event::Lapsed => Goodbye::new(activity, header_timeout, header_timeout),
+            Event::Replaced => Goodbye { is_late: true, ..Goodbye::new(activity, header_timeout, header_timeout) },
             Event::Closing => {
                 tokio::select! {
                     biased;
@@ -180,7 +191,7 @@ struct Goodbye<'a> {
     closed: Instant,
     progress: u64,
     quiet_since: Instant,
-    /// Whether the connection is closed because a head has had its time.
+    /// Whether the connection is closed because a head has had its time, or for the sake of another.
     is_late: bool,
 }
 
@@ -220,6 +231,8 @@ enum Event {
     Lapsed,
     /// Its client does not read a response.
     Aborted,
+    /// Another connection needs its place.
+    Replaced,
     Closing,
 }
 

@@ -2,24 +2,30 @@
 
 mod connection;
 mod protocol;
+mod room;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::request::Requests;
 use crate::transport::unsent::Unsent;
-use connection::Connection;
+use connection::{Connection, Shared};
 
 /// Connections that the kernel completes for us before we accept them. Linux cuts it to `net.core.somaxconn` (4096).
 const BACKLOG: u32 = 4096;
+
+/// How often a connection that found no room looks again for one that has waited for long by now.
+const ROOM_RETRY: Duration = Duration::from_millis(100);
 
 /// How long to wait after accept() failed for want of descriptors or memory, which only others can give back.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
@@ -27,12 +33,9 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// Accepts connections on a listener until it is told to stop.
 #[derive(Debug)]
 pub(crate) struct Server {
-    requests: Arc<Requests>,
-    limits: Limits,
+    shared: Arc<Shared>,
     permits: Arc<Semaphore>,
-    unsent: Arc<Unsent>,
     connections: TaskTracker,
-    closing: CancellationToken,
 }
 
 /// Ends a running [`Server`].
@@ -57,37 +60,60 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 impl Server {
     /// A server with at most so many connections, and answers of so many bytes that wait for their clients.
     pub(crate) fn new(requests: Arc<Requests>, limits: Limits, connections: u32, unsent: u64) -> (Self, ServerHandle) {
-        let unsent = Unsent::new(usize::try_from(unsent).unwrap_or(usize::MAX));
+        let (unsent, closing) = (Unsent::new(usize::try_from(unsent).unwrap_or(usize::MAX)), CancellationToken::new());
         let permits = Arc::new(Semaphore::new(connections as usize));
-        let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
+        let connections = TaskTracker::new();
         let handle =
             ServerHandle { unsent: unsent.clone(), connections: connections.clone(), closing: closing.clone() };
-        (Self { requests, limits, permits, unsent, connections, closing }, handle)
+        let shared = Arc::new(Shared { requests, limits, unsent, room: Arc::default(), closing });
+        (Self { shared, permits, connections }, handle)
     }
 
     /// Accepts until closing, then takes the connections that the kernel has already completed: their clients have sent
     /// their requests and would see a reset.
     pub(crate) async fn run(self, listener: TcpListener) {
-        loop {
-            // The permit comes first: what cannot be served waits in the kernel's backlog.
-            let accepted = async {
-                let Ok(permit) = self.permits.clone().acquire_owned().await else { std::future::pending().await };
-                listener.accept().await.map(|(stream, client)| (stream, client, permit))
-            };
+        let mut last = None;
+        while last.is_none() {
             let accepted = tokio::select! {
                 biased;
-                () = self.closing.cancelled() => break,
-                accepted = accepted => accepted,
+                () = self.shared.closing.cancelled() => break,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, client, permit)) => self.serve(stream, client, permit),
+                Ok((stream, client)) => match self.permit().await {
+                    Some(permit) => self.serve(stream, client, permit),
+                    None => last = Some((stream, client)),
+                },
                 Err(error) => back_off(&error).await,
             }
+        }
+        if let Some((stream, client)) = last
+            && let Ok(permit) = self.permits.clone().acquire_owned().await
+        {
+            self.serve(stream, client, permit); // those that are idle go now, so that there is room before long
         }
         if let Err(error) = self.accept_backlog(listener) {
             tracing::warn!(%error, "could not take the last connections");
         }
         self.connections.close();
+    }
+
+    /// A place for a connection. Where all are taken, one that has waited for its client for long makes room; where there is none,
+    /// this waits, and whoever comes next waits in the kernel's backlog. `None` at closing time.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        let mut permit = pin!(self.permits.clone().acquire_owned());
+        loop {
+            self.shared.room.make();
+            tokio::select! {
+                biased;
+                permit = &mut permit => return permit.ok(),
+                () = self.shared.closing.cancelled() => return None,
+                () = sleep(ROOM_RETRY) => {}
+            }
+        }
     }
 
     fn accept_backlog(&self, listener: TcpListener) -> io::Result<()> {
@@ -106,8 +132,7 @@ impl Server {
     }
 
     fn serve(&self, stream: TcpStream, client: SocketAddr, permit: OwnedSemaphorePermit) {
-        let (requests, unsent, closing) = (self.requests.clone(), self.unsent.clone(), self.closing.clone());
-        let connection = Connection::new(client, requests, self.limits, unsent, closing, permit);
+        let connection = Connection::new(client, self.shared.clone(), permit);
         self.connections.spawn(connection.serve(stream));
     }
 }
@@ -136,7 +161,7 @@ async fn back_off(error: &io::Error) {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {}
         _ => {
             tracing::error!(%error, "cannot accept connections; trying again");
-            tokio::time::sleep(ACCEPT_BACK_OFF).await;
+            sleep(ACCEPT_BACK_OFF).await;
         }
     }
 }

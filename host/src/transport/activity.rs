@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::message_framing::{Refused, Why};
@@ -37,6 +38,8 @@ pub(crate) struct Activity {
     body: AtomicBool,
     /// The socket of a connection that has ended within a request.
     unread: Mutex<Option<TcpStream>>,
+    /// Another connection needs the place of this one.
+    room: Notify,
 }
 
 impl Activity {
@@ -56,6 +59,7 @@ impl Activity {
             refused: OnceLock::new(),
             body: AtomicBool::new(false),
             unread: Mutex::new(None),
+            room: Notify::new(),
         })
     }
 
@@ -89,6 +93,21 @@ impl Activity {
             0 => self.idle_since() + idle_timeout,
             head => self.since + Duration::from_millis(head - 1) + header_timeout,
         })
+    }
+
+    /// Since when it waits for its client: for a request, or for the rest of a head. `None` while it answers.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.deadline(Duration::ZERO, Duration::ZERO)
+    }
+
+    /// Asks it to end, for the sake of another.
+    pub(crate) fn ask_for_room(&self) {
+        self.room.notify_one();
+    }
+
+    /// Waits until somebody asks for that.
+    pub(crate) async fn asked_for_room(&self) {
+        self.room.notified().await;
     }
 
     /// When the connection was accepted.

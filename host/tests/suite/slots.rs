@@ -1,8 +1,9 @@
-//! No slot is held for nothing: what a client does not take costs nobody else an answer.
+//! No slot is held for nothing: what a client does not take, or does not say, costs nobody else an answer.
 
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt as _;
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::metrics::sample;
@@ -110,4 +111,75 @@ async fn answers_that_nobody_takes_hold_the_drain_for_a_few_seconds_alone() {
     let took = since.elapsed();
     assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(8), "{took:?}");
     assert_eq!(drained.cut, 0, "they are told apart from what the host itself cuts");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_until_one_ends_where_none_is_idle() {
+    let host = TestHost::serving("echo").with("--max-connections", "2").start().await;
+    let mut busy = Vec::new();
+    for protocol in BOTH {
+        let mut client = Client::connect(protocol, host.addr).await;
+        let (mut sender, body) = open_body();
+        let mut response = client.open(request_with("POST", host.addr, "/", &[], body)).await.expect("a head");
+        sender.send_data("it runs".into()).await.expect("the host reads");
+        response.body_mut().frame().await.expect("a frame").expect("no error");
+        busy.push((client, sender, response));
+    }
+    let mut third = TcpStream::connect(host.addr).await.expect("the kernel accepts");
+    third.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    // Longer than a connection may be idle before it makes room.
+    let early = tokio::time::timeout(Duration::from_millis(1500), third.read_to_string(&mut answer)).await;
+    assert!(early.is_err() && answer.is_empty(), "not served yet: {answer}");
+    drop(busy.remove(0));
+    tokio::time::timeout(PATIENCE, third.read_to_string(&mut answer)).await.expect("in time").expect("read");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let (_client, sender, response) = busy.remove(0);
+    drop(sender);
+    assert_eq!(whole(response).await.expect("a whole answer").text(), "", "and who was busy is served to its end");
+}
+
+#[tokio::test]
+async fn where_there_are_as_many_connections_as_may_be_the_longest_idle_makes_room() {
+    let host = TestHost::serving("hello").with("--max-connections", "3").start().await;
+    let mut silent = TcpStream::connect(host.addr).await.expect("the host accepts");
+    let mut first = Client::connect(Protocol::Http1, host.addr).await;
+    first.send(request("GET", host.addr, "/ping", &[])).await.expect("an answer");
+    let mut second = Client::connect(Protocol::Http2, host.addr).await;
+    second.send(request("GET", host.addr, "/ping", &[])).await.expect("an answer");
+    for protocol in BOTH {
+        assert_eq!(ask(protocol, host.addr, "GET", "/ping", &[]).await.status, 200, "there is room for a newcomer");
+    }
+    // Who has said nothing goes first; the others were not needed, or were and went in their order.
+    let closed = silent.read_to_end(&mut Vec::new()).await;
+    assert_eq!(closed.expect("an orderly end"), 0);
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut newcomer = Client::connect(Protocol::Http2, host.addr).await;
+        newcomer.send(request("GET", host.addr, "/ping", &[])).await.expect("an answer");
+        kept.push(newcomer);
+    }
+    first.closed().await;
+    second.closed().await;
+}
+
+/// As many as there may be, of every kind of client that does nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_clients_keep_nobody_out() {
+    const IDLE: usize = 90;
+    let setup = TestHost::serving("hello").with("--max-connections", "30").with("--header-timeout", "1h");
+    let host = setup.with("--idle-timeout", "1h").start().await;
+    let starts: [&[u8]; 5] =
+        [b"", b"PRI", b"GET / HTTP/1.1\r\nHost", PREFACE, b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"];
+    let mut idle = Vec::new();
+    for count in 0..IDLE {
+        let mut stream = TcpStream::connect(host.addr).await.expect("the kernel accepts");
+        stream.write_all(starts[count % starts.len()]).await.expect("sent");
+        idle.push(stream);
+    }
+    for protocol in BOTH {
+        for _ in 0..20 {
+            assert_eq!(ask(protocol, host.addr, "GET", "/ping", &[]).await.status, 200);
+        }
+    }
 }
