@@ -11,7 +11,7 @@ TESTED := --package hello --package taffrail --package bench
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= 127.0.0.1:9090
 
-.PHONY: help setup build component host host-precompiled host-pgo run test arrows foreign chart-test canary-table soak fuzz slow-clients bench \
+.PHONY: help setup build component host host-precompiled host-pgo run test arrows foreign chart-test canary-table soak fuzz slow-clients proxies bench \
 	bench-components bench-inner bench-guard image image-test push lint lint-commits lint-workflows security coverage \
 	release-dry-run fmt clean cluster drill drill-component
 
@@ -104,6 +104,12 @@ fuzz: setup ## Fuzz what parses, each target for FUZZ_SECONDS=20
 slow-clients: setup component ## slowhttptest's three modes against the real binary (needs slowhttptest)
 	cargo test --locked $(TESTED) --no-run # the tests' own binary: nothing is built twice
 	host/tests/slow-clients
+
+ROUNDS ?= 1
+proxies: setup component ## Uploads through real nginx, HAProxy and Caddy, with answers before the body too (ROUNDS=1; needs the three)
+	cargo test --locked $(TESTED) --no-run # the tests' own binary: nothing is built twice
+	cargo build --locked --release --package guests --example gather --target $(WASM)
+	TAFFRAIL_BINARY=target/debug/taffrail GUESTS=target/$(WASM)/release/examples HELLO=$(HELLO) host/tests/proxies $(ROUNDS)
 
 # What the benchmarks serve.
 bench-components: component
