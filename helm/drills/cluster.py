@@ -118,10 +118,19 @@ def verdict(limit=240):
     return phase, message
 
 
+def endpoints(service):
+    """What is ready behind a Service."""
+    slices = get("endpointslices", "--selector", f"kubernetes.io/service-name={service}")["items"]
+    return [endpoint for each in slices for endpoint in each["endpoints"] or [] if endpoint["conditions"].get("ready")]
+
+
+def addresses_of(service):
+    return [address for endpoint in endpoints(service) for address in endpoint["addresses"]]
+
+
 def tags_of(service):
     """The images' tags behind a Service, pod by pod."""
-    slices = get("endpointslices", "--selector", f"kubernetes.io/service-name={service}")["items"]
-    names = [endpoint["targetRef"]["name"] for each in slices for endpoint in each["endpoints"] or [] if endpoint["conditions"].get("ready")]
+    names = [endpoint["targetRef"]["name"] for endpoint in endpoints(service)]
     pods = {pod["metadata"]["name"]: pod for pod in get("pods")["items"]}
     return sorted(pods[name]["spec"]["containers"][0]["image"].rpartition(":")[2] for name in names if name in pods)
 

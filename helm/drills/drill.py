@@ -376,8 +376,8 @@ def network_policy(drill):
     calls_out = lambda: cluster.in_pod(hello, lane.space, "curl", "--silent", "--insecure", "--max-time", "3", f"https://{api}/livez")  # noqa: E731
 
     def scraped_from(selector, namespace):
-        [pod, *_] = get("pods", "--selector", hello)["items"]
-        return cluster.in_pod(selector, namespace, "curl", "--silent", "--max-time", "3", f"http://{pod['status']['podIP']}:9090/metrics")
+        [address, *_] = cluster.addresses_of("hello-metrics")
+        return cluster.in_pod(selector, namespace, "curl", "--silent", "--max-time", "3", f"http://{address}:9090/metrics")
 
     ensure("one")
     assert not calls_out().returncode and not scraped_from("k8s-app=kube-dns", "kube-system").returncode, "without a policy nothing is refused"
@@ -388,7 +388,7 @@ def network_policy(drill):
     until(30, "calls out are refused", lambda: calls_out().returncode in refused)
     assert scraped_from("k8s-app=kube-dns", "kube-system").returncode in refused, "a pod of a namespace that may not reaches the admin port"
     scraped = scraped_from("app.kubernetes.io/name=prometheus", "monitoring")
-    assert "taffrail_requests_total" in scraped.stdout, "Prometheus does not reach the admin port"
+    assert "taffrail_requests_in_flight" in scraped.stdout, "Prometheus does not reach the admin port"
     drill.lost_nothing()
 
 
