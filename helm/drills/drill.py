@@ -137,7 +137,7 @@ def ensure(tag, *layers, service="hello"):
         return phase == "Healthy"
 
     until(120, f"{tag} is healthy", stands, pause=2)
-    until(90, f"{tag} serves alone", lambda: set(cluster.tags_of(service)) == {tag})
+    alone(tag, service, limit=90)
 
 
 def absent():
@@ -145,8 +145,8 @@ def absent():
     run("helm", "uninstall", "hello", "--namespace", lane.space, "--wait", check=False)
 
 
-def alone(tag, limit=60):
-    until(limit, f"{tag} serves alone", lambda: set(cluster.tags_of("hello")) == {tag})
+def alone(tag, service="hello", limit=60):
+    until(limit, f"{tag} serves alone", lambda: set(cluster.tags_of(service)) == {tag})
 
 
 def install(drill):
@@ -475,7 +475,7 @@ def argo_cd(drill):
         drill.notes.append(f"traps taken back {time.time() - began:.0f} s")
         application.revert()
         application.comes_to("Healthy")
-        until(90, "two serves alone", lambda: set(cluster.tags_of("hello-stable")) == {"two"})
+        alone("two", "hello-stable", limit=90)
 
         application.commit("two", rotated)
         until(120, "the second step", lambda: weight_of_canary() == 25, pause=0.2)

@@ -68,16 +68,19 @@ class Application:
         # What a webhook does.
         self._kubectl("annotate", "--overwrite", "application", self.name, "argocd.argoproj.io/refresh=normal")
 
+    def _status(self):
+        return json.loads(self._kubectl("get", "application", self.name, "--output", "json").stdout).get("status", {})
+
     def state(self):
         """(sync, health, revision, conditions) of the Application."""
-        status = json.loads(self._kubectl("get", "application", self.name, "--output", "json").stdout).get("status", {})
+        status = self._status()
         sync, operation = status.get("sync", {}), status.get("operationState", {})
         said = "; ".join(each["message"] for each in status.get("conditions", [])) or operation.get("message", "")
         return sync.get("status"), status.get("health", {}).get("status"), sync.get("revision"), said
 
     def is_synced(self):
         """Whether the last commit is in the cluster."""
-        status = json.loads(self._kubectl("get", "application", self.name, "--output", "json").stdout).get("status", {})
+        status = self._status()
         done = status.get("operationState", {})
         return status.get("sync", {}).get("status") == "Synced" and done.get("syncResult", {}).get("revision") == self.head
 
