@@ -78,7 +78,7 @@ chart-test: component ## Test the chart: schemas, policies, refusals, renders, i
 cluster: ## A whole Kubernetes of two nodes on this machine, without Docker (Linux, root; the first time a quarter of an hour)
 	.ci/cluster up
 
-drill-component: setup
+drill-component: component
 	cargo build --locked --release --package guests --example version --target $(WASM)
 
 DRILLS ?=
