@@ -13,7 +13,7 @@ use taffrail::{Host, Stderr, TerminationSignals, install_log, install_panic_hook
 /// (`BENCHMARKS.md`).
 const EVENT_INTERVAL: u32 = 8;
 
-/// How long the end of the process waits for threads that wait for somebody else, such as a resolver.
+/// How long the end of the process waits for threads that wait for somebody else, such as a pipe.
 const THREADS_MAX: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {

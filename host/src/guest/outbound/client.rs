@@ -11,7 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use wasmtime_wasi_http::WasiBody;
 
-use super::connector::{BoundedConnector, Resolver};
+use super::connector::BoundedConnector;
+use super::resolver::Resolver;
 use crate::config::{Allowed, OutboundLimits, OutboundSettings};
 use crate::http::uri::without_userinfo;
 use crate::telemetry::logs::cut;
@@ -51,7 +52,8 @@ impl OutboundClient {
         if settings.allowed.is_empty() {
             return Ok(None);
         }
-        let mut http = HttpConnector::new_with_resolver(Resolver::new(&settings.networks));
+        let mut http =
+            HttpConnector::new_with_resolver(Resolver::new(&settings.networks, settings.limits.connect_timeout)?);
         http.enforce_http(false);
         http.set_nodelay(true);
         let tls = tls::client(settings.ca_file.as_deref())?;

@@ -7,6 +7,7 @@ mod client;
 mod connector;
 mod hooks;
 mod refusal;
+mod resolver;
 
 pub(crate) use client::OutboundClient;
-pub(crate) use hooks::OutboundHooks;
+pub(crate) use hooks::{BODY_AHEAD, OutboundHooks};
