@@ -157,6 +157,7 @@ impl GuestBody {
         self.live = None;
         if let Some(progress) = self.progress.take() {
             progress.taken.cancel();
+            self.run.settle();
         }
         self.run.body_taken();
     }

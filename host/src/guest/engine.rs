@@ -35,8 +35,18 @@ const STACKS_PER_CONCURRENT: u32 = 4;
 const KEEP_MEMORY: usize = 1280 * 1024;
 const KEEP_TABLE: usize = 16 * 1024;
 const KEEP_STACK: usize = 64 * 1024;
-/// Slots that may keep something while no guest is in them: 16 × 1360 KiB are 21 MiB, 5 MiB for the memory of hello.
-const WARM_SLOTS: u32 = 16;
+/// Guests that have slots which keep something, at the least: 8 × 1360 KiB are 11 MiB, 3 MiB for the memory of hello. More than as
+/// many threads never run; where more wait for somebody at the same time, theirs keep nothing, so that a burst leaves nothing behind.
+const WARM_GUESTS_MIN: u32 = 8;
+
+/// Guests that have slots which keep something.
+pub(crate) fn warm_guests() -> u32 {
+    let threads = thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(u32::MAX));
+    threads.saturating_mul(2).max(WARM_GUESTS_MIN)
+}
+
+/// Slots beyond those that guests may take: of stores whose memory is just being given back.
+const SPARE: u32 = 8;
 
 /// Initial memory up to this size is mapped, copied on write, and not written at every start, in bytes.
 const DENSE_IMAGE: u64 = 256 * 1024 * 1024;
@@ -60,31 +70,44 @@ impl Allocator {
     }
 }
 
-/// Makes an engine that can run `guests` guests at the same time, each within `limits`, and starts its clock. With
-/// `concurrent` it can run components of WASI 0.3.
+/// The engines that run one component. They differ in their slots alone.
+pub(crate) struct Engines {
+    /// For as many guests as may run at the same time. Its slots keep nothing.
+    pub(crate) all: Engine,
+    /// For [`warm_guests`] of them, where there are slots.
+    pub(crate) warm: Option<Engine>,
+    pub(crate) allocator: Allocator,
+}
+
+/// Makes engines that can run `guests` guests at the same time, each within `limits`, and starts their clock. With
+/// `concurrent` they can run components of WASI 0.3.
 ///
-/// The pool reserves address space (about 4 GiB a memory, so that the compiler can leave out bounds checks). Where that
+/// The pools reserve address space (about 4 GiB a memory, so that the compiler can leave out bounds checks). Where that
 /// is refused (`ulimit -v`, strict overcommit, a small address space) memory is mapped on demand instead, and the log
 /// says so.
 ///
 /// # Errors
 /// When neither can be had: the CPU or the operating system is not one that Wasmtime supports.
-pub(crate) fn start(guests: u32, limits: &GuestLimits, concurrent: bool) -> anyhow::Result<(Engine, Allocator)> {
-    let pool = InstanceAllocationStrategy::Pooling(pool(guests, limits, concurrent));
-    let (engine, allocator) = match Engine::new(&config(pool, concurrent)) {
-        Ok(engine) => (engine, Allocator::Pooling),
+pub(crate) fn start(guests: u32, limits: &GuestLimits, concurrent: bool) -> anyhow::Result<Engines> {
+    let pooling = |guests, keep| {
+        let pool = InstanceAllocationStrategy::Pooling(pool(guests, keep, limits, concurrent));
+        Engine::new(&config(pool, concurrent))
+    };
+    let pools = pooling(guests, Keep::Nothing).and_then(|all| Ok((all, pooling(warm_guests() + SPARE, Keep::Warm)?)));
+    let engines = match pools {
+        Ok((all, warm)) => Engines { all, warm: Some(warm), allocator: Allocator::Pooling },
         Err(error) => {
             tracing::warn!(
                 error = format!("{error:#}"),
                 guests,
                 "the address space has no room for a pool of guest memories: mapping each on demand, which is slower"
             );
-            (compiler(concurrent)?, Allocator::OnDemand)
+            Engines { all: compiler(concurrent)?, warm: None, allocator: Allocator::OnDemand }
         }
     };
-    let clock = engine.weak();
-    thread::Builder::new().name("epoch".to_owned()).spawn(move || tick(&clock)).context("start the epoch thread")?;
-    Ok((engine, allocator))
+    let clocks: Vec<_> = engines.warm.iter().chain([&engines.all]).map(Engine::weak).collect();
+    thread::Builder::new().name("epoch".to_owned()).spawn(move || tick(&clocks)).context("start the epoch thread")?;
+    Ok(engines)
 }
 
 /// An engine that runs nothing: it compiles as the one of [`start`] does.
@@ -96,13 +119,18 @@ pub(crate) fn compiler(concurrent: bool) -> anyhow::Result<Engine> {
     engine.map_err(anyhow::Error::from).context("start the Wasm engine")
 }
 
-/// Advances the epoch for as long as anybody holds the engine.
-fn tick(engine: &EngineWeak) {
-    while let Some(engine) = engine.upgrade() {
-        engine.increment_epoch();
-        drop(engine);
+/// Advances the epoch for as long as anybody holds the engines.
+fn tick(engines: &[EngineWeak]) {
+    while engines.iter().filter_map(EngineWeak::upgrade).map(|engine| engine.increment_epoch()).count() > 0 {
         thread::sleep(EPOCH_TICK);
     }
+}
+
+/// What slots keep when their guests end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Warm,
+    Nothing,
 }
 
 fn config(allocation: InstanceAllocationStrategy, concurrent: bool) -> Config {
@@ -121,7 +149,8 @@ fn config(allocation: InstanceAllocationStrategy, concurrent: bool) -> Config {
     config
 }
 
-fn pool(guests: u32, limits: &GuestLimits, concurrent: bool) -> PoolingAllocationConfig {
+fn pool(guests: u32, keep: Keep, limits: &GuestLimits, concurrent: bool) -> PoolingAllocationConfig {
+    let kept = |bytes| if keep == Keep::Warm { bytes } else { 0 };
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(guests)
         .total_core_instances(guests.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
@@ -129,10 +158,10 @@ fn pool(guests: u32, limits: &GuestLimits, concurrent: bool) -> PoolingAllocatio
         .total_tables(guests.saturating_mul(TABLES_PER_COMPONENT))
         .total_stacks(if concurrent { guests.saturating_mul(STACKS_PER_CONCURRENT) } else { guests })
         .max_memories_per_component(MEMORIES_PER_COMPONENT * 4)
-        .linear_memory_keep_resident(KEEP_MEMORY)
-        .table_keep_resident(KEEP_TABLE)
-        .async_stack_keep_resident(KEEP_STACK)
-        .max_unused_warm_slots(WARM_SLOTS)
+        .linear_memory_keep_resident(kept(KEEP_MEMORY))
+        .table_keep_resident(kept(KEEP_TABLE))
+        .async_stack_keep_resident(kept(KEEP_STACK))
+        .max_unused_warm_slots(warm_guests())
         // Not `pagemap_scan`: it passes over a page that is swapped out or being moved, and so leaves it to the next guest
         // (bytecodealliance/wasmtime#14357, open).
         .table_elements(limits.table_elements)

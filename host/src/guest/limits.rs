@@ -16,7 +16,8 @@ pub(crate) trait Reclaim: std::fmt::Debug + Send + Sync {
     fn reclaim(&self) -> bool;
 }
 
-/// Linear memory for all guests together. A guest that starts or grows takes from it, a guest that ends gives back.
+/// Memory for all guests together: their linear memory, their tables, and what the host holds for their handles. A guest that
+/// starts or grows takes from it, a guest that ends gives back.
 #[derive(Debug)]
 pub(crate) struct Budget {
     free: AtomicUsize,
@@ -51,10 +52,17 @@ pub(crate) struct Limiter {
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     memory: usize,
+    /// What its tables take, and what the host holds for its handles, in bytes.
+    tables: usize,
+    held: usize,
     /// What it was granted last, in bytes: given back when the growth fails after all.
     granted: usize,
+    over: bool,
     refused: Option<Refused>,
 }
+
+/// What an element of a table takes: a pointer.
+const ELEMENT: usize = size_of::<usize>();
 
 #[derive(Debug, Clone, Copy)]
 enum Refused {
@@ -66,12 +74,43 @@ enum Refused {
 impl Limiter {
     /// For a guest that has nothing yet.
     pub(crate) fn new(limits: GuestLimits, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
-        Self { limits, budget, metrics, memory: 0, granted: 0, refused: None }
+        Self { limits, budget, metrics, memory: 0, tables: 0, held: 0, granted: 0, over: false, refused: None }
     }
 
     /// Linear memory that the guest has, in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// What the host holds for its handles is so much now, in bytes. False where that is more than it may have: the guest is to end.
+    pub(crate) fn hold(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.held);
+        if more > 0 && !self.take(more) {
+            self.over = true;
+            return false;
+        }
+        self.budget.give(self.held.saturating_sub(bytes));
+        self.held = bytes;
+        true
+    }
+
+    /// Whether the host was refused to hold what it holds: the guest is to end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Takes so many bytes, or remembers why not.
+    fn take(&mut self, bytes: usize) -> bool {
+        let all = self.memory + self.tables + self.held;
+        let refused = if all.saturating_add(bytes) > self.limits.memory {
+            Refused::GuestMemory
+        } else if !self.budget.take(bytes) {
+            Refused::AllMemory
+        } else {
+            return true;
+        };
+        self.refused = Some(refused);
+        false
     }
 
     /// Forgets what was refused: another request begins in the same instance.
@@ -95,16 +134,12 @@ impl ResourceLimiter for Limiter {
             return Ok(false); // the component's own limit: no growth, and so nothing to grant
         }
         let more = desired.saturating_sub(current);
-        if self.memory.saturating_add(more) > self.limits.memory {
-            self.refused = Some(Refused::GuestMemory);
-        } else if !self.budget.take(more) {
-            self.refused = Some(Refused::AllMemory);
-        } else {
+        let granted = self.take(more);
+        if granted {
             self.memory += more;
             self.granted = more;
-            return Ok(true);
         }
-        Ok(false)
+        Ok(granted)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -118,18 +153,26 @@ impl ResourceLimiter for Limiter {
         Ok(())
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let allowed = desired <= self.limits.table_elements;
-        if !allowed {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > self.limits.table_elements {
             self.refused = Some(Refused::Table);
+            return Ok(false);
         }
-        Ok(allowed)
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false); // the component's own limit: what is granted below always comes about
+        }
+        let more = desired.saturating_sub(current).saturating_mul(ELEMENT);
+        let granted = self.take(more);
+        if granted {
+            self.tables += more;
+        }
+        Ok(granted)
     }
 }
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.budget.give(self.memory);
+        self.budget.give(self.memory + self.tables + self.held);
         self.metrics.guest_memory(self.memory);
     }
 }
@@ -226,8 +269,31 @@ mod tests {
     #[test]
     fn a_table_is_bounded_by_its_own_number() {
         let waiting: Arc<dyn Reclaim> = Arc::<Waiting>::default();
-        let mut one = limiter(&Budget::new(0, Arc::downgrade(&waiting)));
-        assert!(one.table_growing(0, 10, None).unwrap() && !one.table_growing(10, 11, None).unwrap());
+        let mut one = limiter(&Budget::new(PAGE, Arc::downgrade(&waiting)));
+        assert!(one.table_growing(0, 9, None).unwrap() && !one.table_growing(9, 10, Some(9)).unwrap());
+        assert_eq!(reason(&one), None, "its own limit");
+        assert!(one.table_growing(9, 10, None).unwrap() && !one.table_growing(10, 11, None).unwrap());
         assert_eq!(reason(&one), Some("guest_table_too_large"));
+    }
+
+    /// Whatever it is: memory, tables, or what the host holds for it.
+    #[test]
+    fn everything_that_a_guest_has_is_of_one_budget_and_given_back() {
+        let waiting: Arc<dyn Reclaim> = Arc::<Waiting>::default();
+        let budget = Budget::new(5 * PAGE, Arc::downgrade(&waiting));
+        let limits = GuestLimits { table_elements: PAGE, ..LIMITS };
+        let new = || Limiter::new(limits, budget.clone(), metrics());
+        let mut one = new();
+        assert!(grow(&mut one, PAGE) && one.hold(2 * PAGE) && one.table_growing(0, PAGE / ELEMENT, None).unwrap());
+        let mut other = new();
+        assert!(other.hold(PAGE) && !other.hold(PAGE + 1));
+        assert_eq!(reason(&other), Some("host_out_of_memory"));
+        assert!(other.is_over() && !one.is_over());
+        drop(other);
+        let mut other = new();
+        assert!(one.hold(PAGE) && other.hold(2 * PAGE), "there is a page more now");
+        drop(one);
+        assert!(other.hold(4 * PAGE) && !other.table_growing(0, 1, None).unwrap());
+        assert_eq!(reason(&other), Some("guest_out_of_memory"));
     }
 }

@@ -11,6 +11,7 @@
 mod body;
 mod engine;
 mod failure;
+mod held;
 mod instance;
 mod limits;
 mod load;
@@ -33,9 +34,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use hyper::{Method, Request, Response};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
-use wasmtime::Engine;
+use wasmtime::Store;
 
 use crate::config::GuestSettings;
 use crate::error::Error;
@@ -44,7 +45,7 @@ use crate::http::trace_context::TraceParent;
 use crate::telemetry::metrics::{ComponentInfo, Metrics};
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::spans::{GuestTrace, Span};
-use engine::Allocator;
+use engine::{Allocator, Engines};
 use failure::failure;
 use instance::{Instance, Linked};
 use limits::{Budget, Reclaim};
@@ -54,7 +55,7 @@ use pool::{InstancePool, Lease};
 use response::Head;
 use run::{BusyTime, Run};
 use shared::{Seat, SharedInstances};
-use store::{RequestScope, StoreTemplate};
+use store::{RequestScope, State, StoreTemplate};
 
 pub(crate) use body::GuestBody;
 pub(crate) use load::{Interrupt, STANDARD_STREAM, precompile};
@@ -65,9 +66,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A loaded component, ready to be run.
 pub(crate) struct Guest {
-    engine: Engine,
-    allocator: Allocator,
+    engines: Engines,
     linked: Linked,
+    /// The same on the engine whose slots are warm, and those of its guests that may still start.
+    warm: Option<(Linked, Arc<Semaphore>)>,
     revision: Revision,
     template: StoreTemplate,
     pool: Arc<InstancePool>,
@@ -103,12 +105,13 @@ impl Guest {
         interrupt: &Interrupt,
     ) -> anyhow::Result<Self> {
         let limits = settings.limits;
-        let source = Source::read(settings)?;
+        let source = Source::read(settings, memory)?;
         let concurrent = source.is_concurrent();
-        source.announce(memory);
-        let (engine, allocator) = engine::start(guests, &limits, concurrent)?;
+        source.announce();
+        let engines = engine::start(guests, &limits, concurrent)?;
         let started = std::time::Instant::now();
-        let (revision, linked) = source.load(&engine, interrupt)?;
+        let (revision, linked, warm) = source.load(&engines, interrupt)?;
+        let warm = warm.map(|linked| (linked, Arc::new(Semaphore::new(engine::warm_guests() as usize))));
         tracing::info!(
             file = %revision.file.display(),
             digest = revision.digest,
@@ -143,7 +146,7 @@ impl Guest {
         let fields = store::fields_size(settings.response_header);
         let template =
             StoreTemplate { config, environment, limits, fields, budget, log_rate, outbound, metrics, concurrent };
-        Ok(Self { engine, allocator, linked, revision, template, pool, shared_instances })
+        Ok(Self { engines, linked, warm, revision, template, pool, shared_instances })
     }
 
     /// Sets the linear memory for all guests together, in bytes. Until then there is enough for one.
@@ -159,8 +162,8 @@ impl Guest {
     pub(crate) async fn probe(&self) -> anyhow::Result<u64> {
         let (trace, _) = GuestTrace::new(TraceParent::random(), None);
         let scope = RequestScope { request_id: Arc::from("start"), trace, report: BodyReport::default() };
-        let store = store::new(&self.engine, &self.template, &scope);
-        let instance = timeout(PROBE_TIMEOUT, Instance::start(&self.linked, store)).await;
+        let (linked, store) = self.place(&scope);
+        let instance = timeout(PROBE_TIMEOUT, Instance::start(linked, store)).await;
         let cannot = || format!("{} links, but its instantiation fails", self.revision.file.display());
         let instance = instance
             .map_err(|_| anyhow!("not done after {PROBE_TIMEOUT:?}"))
@@ -181,7 +184,7 @@ impl Guest {
 
     /// Where the memory of its instances comes from.
     pub(crate) fn allocator(&self) -> Allocator {
-        self.allocator
+        self.engines.allocator
     }
 
     /// Ends instances that have waited too long for a request, for as long as anybody holds the guest.
@@ -320,10 +323,21 @@ impl Guest {
         Ok(instances.open(service, store))
     }
 
+    /// A store for a guest, on the engine whose slots are warm if it has one to give.
+    fn place(&self, scope: &RequestScope) -> (&Linked, Store<State>) {
+        let warm = self.warm.as_ref().zip(self.engines.warm.as_ref());
+        let warm =
+            warm.and_then(|((linked, slots), engine)| Some((linked, engine, slots.clone().try_acquire_owned().ok()?)));
+        match warm {
+            Some((linked, engine, slot)) => (linked, store::new(engine, &self.template, scope, Some(slot))),
+            None => (&self.linked, store::new(&self.engines.all, &self.template, scope, None)),
+        }
+    }
+
     async fn instantiate(&self, scope: &RequestScope) -> Result<Instance, Error> {
         let started = std::time::Instant::now();
-        let store = store::new(&self.engine, &self.template, scope);
-        match Instance::start(&self.linked, store).await {
+        let (linked, store) = self.place(scope);
+        match Instance::start(linked, store).await {
             Ok(instance) => {
                 self.metrics().instantiated(started.elapsed());
                 Ok(instance)

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use super::pool::Lease;
@@ -61,6 +61,13 @@ impl Run {
         self.taken = true;
         if let Some(lease) = self.lease.take() {
             lease.keep();
+        }
+    }
+
+    /// What the guest has waited for has come: often there is nothing more to do, and no task is needed for that.
+    pub(crate) fn settle(&mut self) {
+        if let Poll::Ready(Err(error)) = self.poll(&mut Context::from_waker(Waker::noop())) {
+            self.failed_late(&error);
         }
     }
 

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use hyper::header::{HeaderName, HeaderValue};
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{Linker, ResourceTable};
-use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime::{Engine, Store, UpdateDeadline, bail};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
+use super::held::Countdown;
 use super::limits::{Budget, Limiter};
-use super::outbound::{OutboundClient, OutboundHooks};
+use super::outbound::{BODY_AHEAD, OutboundClient, OutboundHooks};
 use super::stdio::{GuestOutput, Printer};
 use crate::config::GuestLimits;
 use crate::http::request_body::BodyReport;
@@ -91,6 +93,9 @@ pub(crate) fn fields_size(response_header: usize) -> usize {
     response_header.saturating_add(FIELDS * FIELD_OVERHEAD)
 }
 
+/// So much the host holds for a guest that is not charged to it, in bytes: a request with its answer, of which capacity knows.
+const HELD_FREE: usize = BODY_AHEAD + 32 * 1024;
+
 /// What all stores of a component have in common.
 pub(crate) struct StoreTemplate {
     pub(crate) config: Arc<WasiConfigVariables>,
@@ -131,7 +136,10 @@ pub(crate) struct State {
     outbound: OutboundHooks,
     config: Arc<WasiConfigVariables>,
     limiter: Limiter,
+    held: Countdown,
     report: BodyReport,
+    /// Its share of the slots that are warm, if it has one. It goes a moment before the slots do.
+    _warm: Option<OwnedSemaphorePermit>,
 }
 
 impl WasiView for State {
@@ -148,6 +156,13 @@ impl IoView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
+        if let Some(held) = self.held.count(&mut self.table)
+            && !self.limiter.hold(held.saturating_sub(HELD_FREE))
+        {
+            // Nobody can be told here: no handle and no field more, and at the next tick the guest ends.
+            self.table.set_max_capacity(0);
+            self.outbound.refuse_fields();
+        }
         WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
     }
 }
@@ -210,7 +225,12 @@ impl LazyWasi {
 }
 
 /// A store for a guest that begins with this request.
-pub(crate) fn new(engine: &Engine, template: &StoreTemplate, scope: &RequestScope) -> Store<State> {
+pub(crate) fn new(
+    engine: &Engine,
+    template: &StoreTemplate,
+    scope: &RequestScope,
+    warm: Option<OwnedSemaphorePermit>,
+) -> Store<State> {
     let limits = &template.limits;
     let wasi = LazyWasi {
         made: None,
@@ -224,23 +244,27 @@ pub(crate) fn new(engine: &Engine, template: &StoreTemplate, scope: &RequestScop
     let limiter = Limiter::new(*limits, template.budget.clone(), template.metrics.clone());
     let (trace, report) = (scope.trace.clone(), scope.report.clone());
     let outbound = OutboundHooks::new(template.outbound.clone(), template.metrics.clone(), trace, report.clone());
-    let config = template.config.clone();
+    let (config, held) = (template.config.clone(), Countdown::new());
     let mut http = WasiHttpCtx::new();
     http.set_field_size_limit(template.fields);
-    let mut store = Store::new(engine, State { table, wasi, http, outbound, config, limiter, report });
+    let mut store =
+        Store::new(engine, State { table, wasi, http, outbound, config, limiter, held, report, _warm: warm });
     store.limiter(|state| &mut state.limiter);
     store.set_max_component_handles(limits.handles);
     store.set_hostcall_fuel(limits.call_size);
     // At every tick the guest yields, so that the deadline and a client's leaving are seen.
     store.set_epoch_deadline(1);
-    if template.concurrent {
-        store.epoch_deadline_callback(|context| {
-            context.data().report.computes();
-            Ok(UpdateDeadline::Yield(1))
-        });
-    } else {
-        store.epoch_deadline_async_yield_and_update(1);
-    }
+    let concurrent = template.concurrent;
+    store.epoch_deadline_callback(move |context| {
+        let state = context.data();
+        if state.limiter.is_over() {
+            bail!("the host holds more for the guest's handles than the guest may have");
+        }
+        if concurrent {
+            state.report.computes();
+        }
+        Ok(UpdateDeadline::Yield(1))
+    });
     store
 }
 

@@ -10,6 +10,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use super::response::{GuestResponse, Head};
 use super::store::State;
 use crate::http::request_body::RequestBody;
+use crate::telemetry::logs::{DETAIL_MAX, text_within};
 
 /// Calls the handler. The response goes out through `head` as soon as the guest sets it, usually before this ends.
 /// Dropping the future, and then the store, stops the guest wherever it is.
@@ -29,7 +30,8 @@ pub(crate) async fn run(
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request)?;
     let outparam = http.new_response_outparam_from_callback(move |response| {
-        let _ = head.send(response.map(GuestResponse::from).map_err(|code| format!("{code:?}")));
+        let _ = head
+            .send(response.map(GuestResponse::from).map_err(|code| text_within(format_args!("{code:?}"), DETAIL_MAX)));
     })?;
     proxy.wasi_http_incoming_handler().call_handle(store, request, outparam).await
 }

@@ -15,6 +15,7 @@ use wasmtime_wasi_http::p3::bindings::Service;
 use super::response::{GuestResponse, Head, Progress};
 use super::store::State;
 use crate::http::request_body::RequestBody;
+use crate::telemetry::logs::{DETAIL_MAX, text_within};
 
 /// Calls the handler. The response goes out through `head` as soon as the guest returns it. This ends when the guest's
 /// tasks have ended and its body was taken: the body flows only while this is polled, and the deadline that is around this
@@ -65,7 +66,7 @@ pub(crate) async fn call(
         }
         Err(code) => {
             progress.taken.cancel();
-            let _ = head.send(Err(format!("{code:?}")));
+            let _ = head.send(Err(text_within(format_args!("{code:?}"), DETAIL_MAX)));
         }
     }
     Ok(progress)

@@ -1,6 +1,7 @@
 //! What log lines look like: for people on a terminal, JSON elsewhere.
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 
 use super::log_filter::env_filter;
@@ -38,9 +39,38 @@ pub(crate) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{kept}… (cut: {} bytes in all)", text.len()))
 }
 
+/// What is said of a value that somebody else chose, within `max` bytes: it may be megabytes, and no more of it is made than is kept.
+pub(crate) fn text_within(said: fmt::Arguments<'_>, max: usize) -> String {
+    let mut text = Within { text: String::new(), max };
+    match text.write_fmt(said) {
+        Ok(()) => text.text,
+        Err(fmt::Error) => text.text + "… (cut)",
+    }
+}
+
+struct Within {
+    text: String,
+    max: usize,
+}
+
+impl fmt::Write for Within {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        let room = self.max.saturating_sub(self.text.len());
+        self.text.push_str(&piece[..piece.floor_char_boundary(room)]);
+        if piece.len() > room { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::cut;
+    use super::{cut, text_within};
+
+    #[test]
+    fn no_more_is_made_of_a_value_than_is_kept() {
+        assert_eq!(text_within(format_args!("{:?}", "ab"), 4), "\"ab\"");
+        assert_eq!(text_within(format_args!("{:?}", "abc"), 4), "\"abc… (cut)");
+        assert_eq!(text_within(format_args!("{:?}", vec!["ä"; 1 << 20]), 3), "[\"… (cut)");
+    }
 
     #[test]
     fn what_is_cut_says_so() {

@@ -267,6 +267,47 @@ async fn a_guest_may_have_so_much_and_no_more() {
     }
 }
 
+/// What the host holds for a guest is the guest's memory, whatever it is. Beside that there is what the guest adds between two looks,
+/// and what the allocator keeps for each thread.
+#[test]
+fn what_the_host_holds_for_a_guest_is_the_guests_memory() {
+    const BEYOND: u64 = 64 << 20;
+    let bodies = if *IS_0_3 { &[][..] } else { &["/bodies"] }; // those of WASI 0.3 are written when they are read
+    for target in ["/fields", "/append", "/requests"].iter().chain(bodies) {
+        let process = TestHost::serving("greedy").with("--guest-memory", "16MiB").spawn();
+        let addr = process.addr();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            assert_eq!(get(addr, "/").await.text(), "fine");
+            let before = process.peak_memory();
+            for _ in 0..5 {
+                for protocol in BOTH {
+                    refused(&ask(protocol, addr, "GET", target, &[]).await, 500, "guest_out_of_memory");
+                }
+            }
+            let grown = process.peak_memory() - before;
+            assert!(grown < (16 << 20) + BEYOND, "{target}: {} MiB", grown >> 20);
+            assert_eq!(get(addr, "/").await.text(), "fine");
+        });
+    }
+}
+
+/// No more is made of what a guest says than the log keeps.
+#[test]
+fn a_guests_error_is_cut_before_it_is_copied() {
+    let mut process = TestHost::serving("greedy").spawn();
+    let addr = process.addr();
+    let answer = tokio::runtime::Runtime::new().unwrap().block_on(get(addr, "/error"));
+    refused(&answer, 502, "guest_error");
+    let line = process.wait_for_line("guest_error");
+    assert!(
+        line.contains("InternalError(Some(\\\"eee") && line.contains("(cut") && line.len() < 20 << 10,
+        "{}",
+        line.len()
+    );
+    process.signal(rustix::process::Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
 /// The flag says how large a response's header may be, not a limit that Wasmtime has for a guest's fields.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_header_of_a_response_may_be_as_large_as_the_flag_says() {

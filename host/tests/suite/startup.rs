@@ -17,6 +17,25 @@ fn refusal(file: &std::path::Path) -> String {
     message
 }
 
+/// Neither killed nor silent: whatever the file is, and however long it goes on.
+#[test]
+fn a_file_that_memory_cannot_hold_gets_a_sentence() {
+    let Some(group) = MemoryGroup::of(96 << 20) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let sparse = |name: &str, gibibytes: u64| {
+        let path = folder.path().join(name);
+        std::fs::File::create(&path).and_then(|file| file.set_len(gibibytes << 30)).expect("a sparse file");
+        path
+    };
+    for file in [sparse("large.wasm", 1), sparse("large.cwasm", 3), "/dev/zero".into()] {
+        let inner = Setup::file(&file).with("--log", "off").command();
+        let output = group.run(&inner).output().expect("the binary runs");
+        let message = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains("is too large for this machine") && message.lines().count() == 1, "{message}");
+    }
+}
+
 #[test]
 fn each_wrong_file_gets_one_sentence_that_says_what_to_do() {
     let module = wat::parse_str("(module)").unwrap();

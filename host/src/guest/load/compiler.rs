@@ -1,6 +1,8 @@
 //! The compiler, in a process of its own where that can be: what it takes of memory is gone with it.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +13,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::precompiled;
+use crate::guest::engine::Engines;
 
 /// As the name of a file: standard input or output.
 pub(crate) const STANDARD_STREAM: &str = "-";
@@ -44,17 +47,29 @@ fn too_large(file: &Path, error: anyhow::Error) -> anyhow::Error {
 /// # Errors
 /// What is wrong with the file, or how the compiler ended.
 pub(crate) fn compile_apart(
-    engine: &Engine,
+    engines: &Engines,
     binary: Option<&Path>,
     interrupt: &Interrupt,
     file: &Path,
     bytes: &[u8],
-) -> anyhow::Result<Component> {
-    let Some(binary) = binary.filter(|_| cfg!(feature = "compiler")) else { return compile(engine, file, bytes) };
+) -> anyhow::Result<Components> {
+    let here = || {
+        let all = compile(&engines.all, file, bytes)?;
+        let code = all.serialize()?;
+        drop(all);
+        load(engines, &code).map_err(|error| too_large(file, error.into()))
+    };
+    let Some(binary) = binary.filter(|_| cfg!(feature = "compiler")) else { return here() };
     check_kind(bytes).with_context(|| format!("{} is not a component", file.display()))?;
-    let Some(compiled) = another_process(binary, interrupt, file, bytes)? else { return compile(engine, file, bytes) };
+    let Some(compiled) = another_process(binary, interrupt, file, bytes)? else { return here() };
     let found = precompiled::open(&compiled).context("the compiler was interrupted")?;
-    load(engine, &compiled[..found.code]).map_err(|error| too_large(file, error.into()))
+    load(engines, &compiled[..found.code]).map_err(|error| too_large(file, error.into()))
+}
+
+/// A component on each of the engines.
+pub(crate) struct Components {
+    pub(crate) all: Component,
+    pub(crate) warm: Option<Component>,
 }
 
 /// Compiled code is at the most so many times as large as its component: measured were 2.9 to 4.5.
@@ -152,15 +167,36 @@ fn another_process(
     }
 }
 
-/// Code that this version of wasmtime has compiled.
-pub(crate) fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+/// Code that this version of wasmtime has compiled. It is in memory once for all engines: in a file of memory, which each maps.
+pub(crate) fn load(engines: &Engines, code: &[u8]) -> wasmtime::Result<Components> {
+    let Some(warm) = &engines.warm else {
+        return Ok(Components { all: load_one(&engines.all, code, None)?, warm: None });
+    };
+    let file = memory_file(code)
+        .inspect_err(|error| tracing::debug!(%error, "no file of memory: the code is there twice"))
+        .ok();
+    let all = load_one(&engines.all, code, file.as_ref())?;
+    Ok(Components { all, warm: Some(load_one(warm, code, file.as_ref())?) })
+}
+
+fn load_one(engine: &Engine, code: &[u8], file: Option<&File>) -> wasmtime::Result<Component> {
     #[allow(
         unsafe_code,
-        reason = "this binary has just compiled it, or the operator trusts the file by --allow-precompiled; the seal finds what is damaged"
+        reason = "this binary has just compiled it, or the operator trusts the file by --allow-precompiled; the seal finds what is \
+                  damaged, and nobody else has the file of memory"
     )]
     unsafe {
-        Component::deserialize(engine, code)
+        match file.map(|file| Component::deserialize_file(engine, format!("/proc/self/fd/{}", file.as_raw_fd()))) {
+            Some(Ok(component)) => Ok(component),
+            _ => Component::deserialize(engine, code), // and it has the error to show
+        }
     }
+}
+
+fn memory_file(code: &[u8]) -> std::io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("component", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(code)?;
+    Ok(file)
 }
 
 /// There is no compiler.

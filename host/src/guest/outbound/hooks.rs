@@ -16,8 +16,10 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::rate_limit::{Pass, RateLimit};
 use crate::telemetry::spans::GuestTrace;
 
-/// What a guest may hand over in one write, in bytes; two of these are kept ahead of the client. Wasmtime would take 1 MiB.
+/// What a guest may hand over in one write, in bytes. Wasmtime would take 1 MiB.
 const WRITE_MAX: usize = 64 * 1024;
+/// What a guest may have written of a body that nobody has read yet, in bytes: Wasmtime keeps two writes.
+pub(crate) const BODY_AHEAD: usize = 2 * WRITE_MAX;
 
 /// Refused calls that are logged each second where nobody may be called; every one is counted.
 static REFUSALS: LazyLock<RateLimit> = LazyLock::new(|| RateLimit::new(WARNINGS_PER_SECOND));
@@ -38,6 +40,8 @@ pub(crate) struct OutboundHooks {
     trace: GuestTrace,
     report: BodyReport,
     slots: Option<Arc<Semaphore>>,
+    /// No field more may be made.
+    fields_are_full: bool,
 }
 
 impl OutboundHooks {
@@ -48,7 +52,7 @@ impl OutboundHooks {
         trace: GuestTrace,
         report: BodyReport,
     ) -> Self {
-        Self { client, metrics, trace, report, slots: None }
+        Self { client, metrics, trace, report, slots: None, fields_are_full: false }
     }
 
     /// The guest now runs for another request.
@@ -56,6 +60,11 @@ impl OutboundHooks {
         self.trace = trace;
         self.report = report;
         self.slots = None;
+    }
+
+    /// The guest makes no field more: each is forbidden.
+    pub(crate) fn refuse_fields(&mut self) {
+        self.fields_are_full = true;
     }
 
     /// The request with what it needs to go out, or why it may not.
@@ -75,7 +84,7 @@ impl OutboundHooks {
 
 impl WasiHttpHooks for OutboundHooks {
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
-        DEFAULT_FORBIDDEN_HEADERS.contains(name) // the default does the same behind an allocation for every header
+        self.fields_are_full || DEFAULT_FORBIDDEN_HEADERS.contains(name) // the default does the same behind an allocation for every header
     }
 
     // The client writes `Host` for HTTP/1.1, and HTTP/2 has none.

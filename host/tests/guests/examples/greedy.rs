@@ -1,9 +1,13 @@
-//! Wants more of the host than it may have: handles at `/handles`, one huge call at `/call`, one with a huge
-//! answer at `/random`; `/` is fine.
+//! Wants more of the host than it may have: handles at `/handles`, large fields at `/fields` and `/append`, requests at `/requests`,
+//! bodies that nobody reads at `/bodies`, one huge call at `/call`, one with a huge answer at `/random`; a huge error at `/error`;
+//! `/` is fine.
 
 use guests::bindings::wasi::config::store;
 use guests::bindings::wasi::random::random::get_random_bytes;
-use guests::{Fields, IncomingRequest, ResponseOutparam, reply, target};
+use guests::{
+    ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, OutputStream,
+    ResponseOutparam, reply, target,
+};
 
 guests::serve!(handle);
 
@@ -13,6 +17,32 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
             let held: Vec<Fields> = (0..1_000_000).map(|_| Fields::new()).collect();
             reply(out, 200, &held.len().to_string());
         }
+        "/fields" => {
+            let held: Vec<_> = (0..MANY).map(|_| large_fields(Fields::new())).collect();
+            reply(out, 200, &held.len().to_string());
+        }
+        // The same for fields that are there by then.
+        "/append" => {
+            let held: Vec<_> = (0..MANY).map(|_| Fields::new()).collect();
+            let held: Vec<_> = held.into_iter().map(large_fields).collect();
+            reply(out, 200, &held.len().to_string());
+        }
+        "/requests" => {
+            let path = "/".repeat(1 << 15);
+            let held: Vec<_> = (0..MANY / 2)
+                .map(|_| {
+                    let request = OutgoingRequest::new(Fields::new());
+                    request.set_path_with_query(Some(&path)).expect("a path");
+                    request
+                })
+                .collect();
+            reply(out, 200, &held.len().to_string());
+        }
+        "/bodies" => {
+            let held: Vec<_> = (0..MANY / 4).map(|_| unread_body()).collect();
+            reply(out, 200, &held.len().to_string());
+        }
+        "/error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("e".repeat(3 << 20))))),
         "/call" => {
             let key = "k".repeat(16 * 1024 * 1024);
             reply(out, 200, &format!("{:?}", store::get(&key)));
@@ -20,4 +50,22 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
         "/random" => reply(out, 200, &get_random_bytes(16 * 1024 * 1024).len().to_string()),
         _ => reply(out, 200, "fine"),
     }
+}
+
+/// Fewer handles than there may be.
+const MANY: usize = 9_900;
+
+fn large_fields(fields: Fields) -> Fields {
+    fields.append("x-large", &[b'x'; 60_000]).expect("fields that are not too large");
+    fields
+}
+
+fn unread_body() -> (OutgoingResponse, OutgoingBody, OutputStream) {
+    let response = OutgoingResponse::new(Fields::new());
+    let body = response.body().expect("the first body");
+    let stream = body.write().expect("the first stream");
+    while let Ok(room @ 1..) = stream.check_write() {
+        stream.write(&vec![b'x'; room as usize]).expect("room");
+    }
+    (response, body, stream)
 }

@@ -95,7 +95,12 @@ pub fn reply(status: u16, text: &str) -> Answer {
 
 /// Answers without a body.
 pub fn bodiless(status: u16, headers: &[(&str, &str)]) -> Answer {
-    Ok(response(status, headers, None, wit_future::new(|| Ok(None)).1))
+    Ok(response(status, headers, None, no_trailers()))
+}
+
+/// A body's end without trailers.
+pub fn no_trailers() -> FutureReader<Result<Option<Trailers>, ErrorCode>> {
+    wit_future::new(|| Ok(None)).1
 }
 
 fn response(
