@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::Limits;
+
 const MIB: u64 = 1024 * 1024;
 
 /// Connections, unless the flag, the descriptors or the memory say less.
@@ -15,8 +17,9 @@ const CONNECTIONS: u64 = 10_000;
 pub(crate) const IN_FLIGHT: u32 = 1000;
 /// Descriptors that are not connections: listeners, pollers, the log, files, admin connections (128).
 const OTHER_DESCRIPTORS: u64 = 160;
-/// What a connection may hold in the host and the kernel: the buffered head (64 KiB by default) and small change.
-const CONNECTION_COST: u64 = 64 * 1024;
+/// What a connection may hold in the host beside the head that it buffers: its task, the states of hyper, h2 and HPACK. Most is taken
+/// over HTTP/2 within a head; one that is idle has half of it.
+const CONNECTION_COST: u64 = 32 * 1024;
 /// What a request may hold in the host beside its guest's memory: the touched part of its stack, its store, two chunks of
 /// its response body; and a share of the account of answers that wait for their clients, when it is over.
 const REQUEST_COST: u64 = 256 * 1024;
@@ -41,6 +44,8 @@ pub(crate) struct Machine {
 pub(crate) struct Capacity {
     /// Open connections; more wait in the backlog.
     pub(crate) connections: u32,
+    /// What one of them may hold in the host, in bytes.
+    pub(crate) connection_cost: u64,
     /// Requests in flight; more are shed.
     pub(crate) in_flight: u32,
     /// What answers may hold that wait for their clients after their guests have ended, all together, in bytes.
@@ -57,24 +62,32 @@ impl Machine {
         Self { memory, memory_source, resident, descriptors: descriptors() }
     }
 
-    /// What to take on. `connections` and `in_flight` are the flags, where given; `initial` is the linear memory with
-    /// which a guest starts, in bytes.
+    /// What to take on. `limits` are the flags; `initial` is the linear memory with which a guest starts, in bytes.
     ///
     /// A tenth of the memory stays free for the kernel's own (page tables, sockets) and the allocator's slack, and
     /// connections get a quarter at the most. What the process has already, code and compiled component, is taken off.
-    pub(crate) fn capacity(&self, connections: Option<u32>, in_flight: Option<u32>, initial: u64) -> Capacity {
+    pub(crate) fn capacity(&self, limits: &Limits, initial: u64) -> Capacity {
+        let connection_cost = connection_cost(limits);
         let for_descriptors = self.descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1);
-        let for_memory = (self.memory / 4 / CONNECTION_COST).max(16);
-        let asked = connections.map_or(CONNECTIONS.min(for_memory), u64::from);
+        let for_memory = (self.memory / 4 / connection_cost).max(16);
+        let asked = limits.max_connections.map_or(CONNECTIONS.min(for_memory), u64::from);
         let connections = u32::try_from(asked.min(for_descriptors)).unwrap_or(u32::MAX);
 
-        let reserved = self.memory / 10 + u64::from(connections) * CONNECTION_COST + self.resident;
+        let reserved = self.memory / 10 + u64::from(connections) * connection_cost + self.resident;
         let for_guests = self.memory.saturating_sub(reserved);
         let fitting = u32::try_from(for_guests / (initial + REQUEST_COST)).unwrap_or(u32::MAX).max(1);
-        let in_flight = in_flight.unwrap_or(fitting.min(IN_FLIGHT));
+        let in_flight = limits.max_in_flight.unwrap_or(fitting.min(IN_FLIGHT));
         let guest_memory = for_guests.saturating_sub(u64::from(in_flight) * REQUEST_COST).max(initial.max(MIB));
-        Capacity { connections, in_flight, unsent: u64::from(in_flight) * UNSENT_COST, guest_memory }
+        let unsent = u64::from(in_flight) * UNSENT_COST;
+        Capacity { connections, connection_cost, in_flight, unsent, guest_memory }
     }
+}
+
+/// What a connection may hold in the host, in bytes: the head that is buffered, with the slack of a buffer that grows, and the rest.
+/// `costs` of the suite measures it.
+fn connection_cost(limits: &Limits) -> u64 {
+    let buffer = limits.head_buffer() as u64;
+    CONNECTION_COST + buffer + buffer / 4
 }
 
 /// The tightest memory limit on this process: cgroup v2, else v1, else the machine's memory.
@@ -119,7 +132,10 @@ fn descriptors() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::cli::{Command, CommandLine};
 
     const GIB: u64 = 1024 * MIB;
 
@@ -127,9 +143,18 @@ mod tests {
         Machine { memory, memory_source: "a test", resident: 30 * MIB, descriptors }
     }
 
+    fn limits(max_connections: Option<u32>, max_in_flight: Option<u32>) -> Limits {
+        let Ok(Command::Serve(flags)) =
+            CommandLine::try_parse_from(["taffrail", "serve", "x"]).map(|line| line.command)
+        else {
+            unreachable!("serve is a command");
+        };
+        Limits { max_connections, max_in_flight, ..flags.check().unwrap().limits }
+    }
+
     /// The worst that the derived numbers can cost.
     fn worst(capacity: Capacity) -> u64 {
-        u64::from(capacity.connections) * CONNECTION_COST
+        u64::from(capacity.connections) * capacity.connection_cost
             + u64::from(capacity.in_flight) * REQUEST_COST
             + capacity.guest_memory
             + 30 * MIB
@@ -137,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_large_machine_gets_the_defaults() {
-        let capacity = machine(24 * GIB, 1_000_000).capacity(None, None, MIB);
+        let capacity = machine(24 * GIB, 1_000_000).capacity(&limits(None, None), MIB);
         assert_eq!((capacity.connections, capacity.in_flight), (10_000, IN_FLIGHT));
         assert!(capacity.guest_memory > 19 * GIB);
     }
@@ -146,7 +171,7 @@ mod tests {
     fn the_worst_case_fits_into_every_pod_size() {
         for memory in [128 * MIB, 256 * MIB, 512 * MIB, GIB, 4 * GIB] {
             for initial in [64 * 1024, MIB, 4 * MIB] {
-                let capacity = machine(memory, 1_000_000).capacity(None, None, initial);
+                let capacity = machine(memory, 1_000_000).capacity(&limits(None, None), initial);
                 assert!(worst(capacity) <= memory - memory / 10, "{memory}: {capacity:?}");
                 assert!(capacity.in_flight >= 8, "{memory}, {initial}: {capacity:?}");
             }
@@ -155,14 +180,14 @@ mod tests {
 
     #[test]
     fn connections_never_exceed_the_descriptors() {
-        assert_eq!(machine(24 * GIB, 1024).capacity(None, None, MIB).connections, 1024 - 160);
-        assert_eq!(machine(24 * GIB, 1024).capacity(Some(5000), None, MIB).connections, 1024 - 160);
-        assert_eq!(machine(24 * GIB, 8).capacity(None, None, MIB).connections, 1);
+        assert_eq!(machine(24 * GIB, 1024).capacity(&limits(None, None), MIB).connections, 1024 - 160);
+        assert_eq!(machine(24 * GIB, 1024).capacity(&limits(Some(5000), None), MIB).connections, 1024 - 160);
+        assert_eq!(machine(24 * GIB, 8).capacity(&limits(None, None), MIB).connections, 1);
     }
 
     #[test]
     fn flags_are_taken_at_their_word() {
-        let capacity = machine(128 * MIB, 1_000_000).capacity(Some(7), Some(5000), MIB);
+        let capacity = machine(128 * MIB, 1_000_000).capacity(&limits(Some(7), Some(5000)), MIB);
         assert_eq!((capacity.connections, capacity.in_flight), (7, 5000));
         assert_eq!(capacity.guest_memory, MIB, "no room is left, and one guest may still try");
     }

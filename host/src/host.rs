@@ -80,7 +80,7 @@ impl Host {
         lifecycle.advance(Phase::Starting(Step::Instantiate));
         let initial_memory = guest.probe().await?;
         let machine = Machine::detect();
-        let capacity = machine.capacity(limits.max_connections, limits.max_in_flight, initial_memory);
+        let capacity = machine.capacity(&limits, initial_memory);
         guest.set_memory(capacity.guest_memory);
         if reuse.requests > 1 && initial_memory > reuse.memory as u64 {
             tracing::warn!(
@@ -120,6 +120,7 @@ impl Host {
             memory_source = machine.memory_source,
             max_in_flight = capacity.in_flight,
             max_connections = capacity.connections,
+            connection_cost = capacity.connection_cost,
             guest_memory = capacity.guest_memory,
             initial_memory,
             descriptors = machine.descriptors,

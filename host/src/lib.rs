@@ -11,7 +11,7 @@
 //! server, request → transport             the socket, what its connection is doing, deadlines
 //! request, guest → http → error           bodies and their bounds, framing, forwarded clients, trace context
 //! all → telemetry → http                  log, metrics, traces
-//! all → config → http, error, lifecycle   leaves; beside them capacity (host) and tls (guest, telemetry)
+//! all → config → http, error, lifecycle   leaves; beside them capacity (host; it asks config) and tls (guest, telemetry)
 //! internals → guest                       what the suite and the inner benchmark see beside the public interface
 //! ```
 //!
@@ -48,7 +48,8 @@
 //!
 //! By another process of the same binary (`taffrail compile - -o -`), which takes its memory with it when it ends: so the numbers that
 //! `capacity` derives are those of a host that serves, and a component that is too large for the machine's memory ends the
-//! compiler first.
+//! compiler first. What it writes is in memory once, and mapped by two engines (`guest::engine`): the slots of one keep their memory
+//! for the next guest, those of the other, where a burst goes, nothing.
 //!
 //! # What is deliberately absent
 //!

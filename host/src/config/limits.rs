@@ -62,9 +62,10 @@ macro_rules! guest_limits {
             /// What one guest may use.
             GuestLimits GuestLimitFlags "Limits";
 
-            /// Linear memory of one instance of the component
+            /// Memory of one instance of the component: its linear memory, its tables, and the fields and bodies that it
+            /// has the host hold
             memory: usize, memory_size, "SIZE", "guest-memory", "TAFFRAIL_GUEST_MEMORY", "128MiB",
-                "guest/limits.rs, all memories of an instance together";
+                "guest/limits.rs, all of an instance together";
             /// Elements of one table of an instance
             table_elements: usize, size_count, "COUNT", "guest-table-elements", "TAFFRAIL_GUEST_TABLE_ELEMENTS", "100000",
                 "guest/limits.rs";
@@ -161,3 +162,11 @@ request_limits!(limits_struct);
 guest_limits!(limits_struct);
 instance_limits!(limits_struct);
 outbound_limits!(limits_struct);
+
+impl Limits {
+    /// What hyper and h2 may buffer of a head, in bytes. The limit of the head is checked with the request; twice as much
+    /// leaves room for that answer, and their own 431 comes beyond it.
+    pub(crate) fn head_buffer(&self) -> usize {
+        self.max_header_size.saturating_mul(2).max(16 * 1024) // hyper takes no less than 8 KiB
+    }
+}

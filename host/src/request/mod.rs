@@ -8,7 +8,9 @@ mod record;
 mod request_id;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
@@ -169,6 +171,9 @@ impl Requests {
         })?;
         let in_flight = InFlight::new(slot, self.metrics.clone());
         record.in_flight = Some(in_flight.clone());
+        if request.version() == Version::HTTP_2 && self.slots.available_permits() > self.max_in_flight as usize / 2 {
+            next_turn().await; // others of its connection need not wait for this one's guest
+        }
         let (mut head, incoming) = request.into_parts();
         let (body, report) = RequestBody::new(incoming, self.limits.max_body, self.limits.body_timeout)?;
         record.body = Some(report.clone());
@@ -181,4 +186,10 @@ impl Requests {
         response.headers_mut().remove(ERROR_HEADER); // by it a client tells the host's answers from the component's
         Ok(response.map(ResponseBody::Stream))
     }
+}
+
+/// Ends the first turn of a stream of HTTP/2, which its connection takes; its own task polls it again at once. Wakes nobody.
+async fn next_turn() {
+    let mut is_next = false;
+    poll_fn(|_| if std::mem::replace(&mut is_next, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }

@@ -120,6 +120,7 @@ impl Connection {
     {
         let (header_timeout, idle_timeout) = (self.shared.limits.header_timeout, self.shared.limits.idle_timeout);
         let mut driven = Driven {
+            activity,
             connection: pin!(connection),
             reading: LazyTimer::default(),
             writing: Waiting::new(self.shared.unsent.clone()),
@@ -152,6 +153,7 @@ impl Connection {
 
 /// A connection that is polled, and what ends it beside itself.
 struct Driven<'a, C> {
+    activity: &'a Activity,
     connection: Pin<&'a mut C>,
     reading: LazyTimer,
     writing: Waiting,
@@ -163,7 +165,8 @@ impl<C: Future<Output = hyper::Result<()>>> Driven<'_, C> {
     /// Runs the connection until something happens to it. `due` says when it lapses; `None` while it is busy.
     async fn next(&mut self, mut due: impl FnMut() -> Option<Instant>) -> Event {
         poll_fn(|context| {
-            let Self { connection, reading, writing, recheck } = self;
+            let Self { activity, connection, reading, writing, recheck } = self;
+            activity.begin_turn();
             if let Poll::Ready(ended) = writing.scope(|| connection.as_mut().poll(context)) {
                 return Poll::Ready(Event::Ended(ended));
             }

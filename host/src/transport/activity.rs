@@ -40,7 +40,12 @@ pub(crate) struct Activity {
     unread: Mutex<Option<TcpStream>>,
     /// Another connection needs the place of this one.
     room: Notify,
+    /// What was read since the connection was polled last, in bytes, for HTTP/2.
+    turn: AtomicUsize,
 }
+
+/// What is read of HTTP/2 before what has come is answered, in bytes: a head takes up to a hundred times as much memory as it has bytes.
+const TURN: usize = 32 * 1024;
 
 impl Activity {
     /// A connection that is accepted now, and waits for its first head.
@@ -60,6 +65,7 @@ impl Activity {
             body: AtomicBool::new(false),
             unread: Mutex::new(None),
             room: Notify::new(),
+            turn: AtomicUsize::new(0),
         })
     }
 
@@ -108,6 +114,21 @@ impl Activity {
     /// Waits until somebody asks for that.
     pub(crate) async fn asked_for_room(&self) {
         self.room.notified().await;
+    }
+
+    /// The connection is polled.
+    pub(crate) fn begin_turn(&self) {
+        self.turn.store(0, Relaxed);
+    }
+
+    /// Whether it has read enough for one turn, and is to answer first.
+    pub(crate) fn has_read_enough(&self) -> bool {
+        self.is_http2() && self.turn.load(Relaxed) >= TURN
+    }
+
+    /// So much was read in this turn.
+    pub(crate) fn read(&self, bytes: usize) {
+        self.turn.store(self.turn.load(Relaxed) + bytes, Relaxed); // by one task alone
     }
 
     /// When the connection was accepted.

@@ -30,6 +30,9 @@ const CODING: Why = Why::Framing("A Transfer-Encoding other than chunked is not 
 const LENGTH: Why = Why::Framing("The Content-Length is not one number of bytes.");
 const BROKEN: Why = Why::Framing("The body of the request before is not as its framing says.");
 
+/// The longest line that frames a body, where it comes in pieces, in bytes: a name, a number, and room for blanks.
+const LINE_MAX: usize = 1024;
+
 /// The framing of the requests of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct MessageFraming {
@@ -37,9 +40,11 @@ pub(crate) struct MessageFraming {
     /// The most bytes of a head, where that is bounded.
     max_head: Option<usize>,
     head: Head,
-    /// The beginning of a line of a head that is cut between two reads: the whole of it where it may frame the body, else its
-    /// first two bytes. hyper buffers the same bytes, and bounds them.
+    /// The beginning of a line of a head that is cut between two reads: [`LINE_MAX`] bytes of it where it may frame the body, else
+    /// its first two.
     line: Vec<u8>,
+    /// The line goes on beyond that.
+    is_longer: bool,
     /// Heads that are over.
     heads: u64,
     refused: Option<Refused>,
@@ -150,11 +155,12 @@ impl MessageFraming {
         };
         self.head.size += line.len() + 1;
         if self.line.is_empty() {
-            self.line_over(line);
+            self.line_over(line, true);
         } else {
             self.keep(line);
-            let whole = std::mem::take(&mut self.line);
-            self.line_over(&whole);
+            let line = std::mem::take(&mut self.line);
+            let is_whole = !std::mem::take(&mut self.is_longer);
+            self.line_over(&line, is_whole);
         }
         rest
     }
@@ -162,17 +168,18 @@ impl MessageFraming {
     fn keep(&mut self, piece: &[u8]) {
         let first = self.line.first().or(piece.first());
         let frames = self.head.started && matches!(first, Some(b'c' | b'C' | b't' | b'T'));
-        // Two bytes tell a line from an empty one.
-        let room = if frames { piece.len() } else { 2_usize.saturating_sub(self.line.len()).min(piece.len()) };
+        let most = if frames { LINE_MAX } else { 2 }; // two bytes tell a line from an empty one
+        let room = most.saturating_sub(self.line.len()).min(piece.len());
         self.line.extend_from_slice(piece.get(..room).unwrap_or_default());
+        self.is_longer |= room < piece.len();
     }
 
-    fn line_over(&mut self, line: &[u8]) {
+    fn line_over(&mut self, line: &[u8], is_whole: bool) {
         match line.strip_suffix(b"\r").unwrap_or(line) {
             [] if self.head.started => self.head_over(),
             [] => self.head.size = 0, // an empty line before a request is ignored (RFC 9112, 2.2)
             _ if !self.head.started => self.head.started = true,
-            field @ [b'c' | b'C' | b't' | b'T', ..] => self.head.field(field),
+            field @ [b'c' | b'C' | b't' | b'T', ..] => self.head.field(field, is_whole),
             _ => {}
         }
     }
@@ -225,9 +232,10 @@ impl MessageFraming {
 }
 
 impl Head {
-    fn field(&mut self, line: &[u8]) {
+    fn field(&mut self, line: &[u8], is_whole: bool) {
         if let Some(value) = value_of(line, b"content-length") {
-            let length = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let length = std::str::from_utf8(value).ok().filter(|_| is_whole);
+            let length = length.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
             let length = length.and_then(|text| text.parse().ok()).ok_or(NotOne);
             self.length = Some(match (self.length.take(), length) {
                 (Some(Ok(before)), Ok(length)) if before != length => Err(NotOne),
@@ -235,7 +243,7 @@ impl Head {
                 (_, length) => length,
             });
         } else if let Some(value) = value_of(line, b"transfer-encoding") {
-            self.chunked = Some(self.chunked.is_none() && value.eq_ignore_ascii_case(b"chunked"));
+            self.chunked = Some(is_whole && self.chunked.is_none() && value.eq_ignore_ascii_case(b"chunked"));
         }
     }
 }
@@ -409,6 +417,21 @@ mod tests {
         (0..1000).for_each(|_| framing.received(&[b'a'; 1000]));
         assert_eq!(framing.line.len(), 2);
     }
+
+    #[test]
+    fn of_a_line_that_may_frame_a_body_so_much_is_kept_and_a_longer_one_frames_none() {
+        for (line, why) in
+            [("Content-Length: 5", Some(LENGTH)), ("Transfer-Encoding: chunked", Some(CODING)), ("TE: 5", None)]
+        {
+            let mut framing = MessageFraming::default();
+            framing.received(format!("POST / HTTP/1.1\r\n{line}").as_bytes());
+            (0..1000).for_each(|_| framing.received(&[b' '; 1000]));
+            assert_eq!(framing.line.len(), LINE_MAX, "{line}");
+            framing.received(b"\r\nX: y\r\n\r\n");
+            assert_eq!(framing.refused(), why.map(|why| Refused { from: 0, why }), "{line}");
+        }
+    }
+
     #[test]
     fn a_head_has_so_many_bytes_and_no_more_however_it_is_cut() {
         let head = "GET /?a#fragment HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -139,6 +139,10 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if self.activity.has_read_enough() {
+            context.waker().wake_by_ref(); // it goes on in the next turn
+            return Poll::Pending;
+        }
         let mut before = buffer.filled().len();
         let mut passed_on = false;
         if self.said.passed_on < self.said.length {
@@ -150,6 +154,7 @@ impl AsyncRead for Socket {
         }
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Some(bytes @ [_, ..]) = buffer.filled().get(before..) {
+            self.activity.read(bytes.len());
             self.received(bytes);
         }
         // What there is goes on; whatever else the socket has to say, it says to the next who asks.

@@ -138,6 +138,11 @@ impl Waiting {
         self.abort_time.scope(poll)
     }
 
+    /// Another task polls from now on, and is to be woken.
+    pub(crate) fn change_task(&mut self) {
+        self.frame = 0;
+    }
+
     /// Call it when the work is pending: ready when it is to be dropped, because its client takes nothing.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(sent) = self.abort_time.waits_for() else {

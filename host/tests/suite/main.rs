@@ -2,6 +2,7 @@
 
 mod composition;
 mod concurrency;
+mod costs;
 mod docs;
 mod drain;
 mod failures;

@@ -31,7 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["http"]),
     ("transport", &["config"]),
     // Leaves.
-    ("capacity", &[]),
+    ("capacity", &["config"]),
     ("error", &[]),
     ("lifecycle", &[]),
     ("tls", &[]),

@@ -113,6 +113,34 @@ async fn answers_that_nobody_takes_hold_the_drain_for_a_few_seconds_alone() {
     assert_eq!(drained.cut, 0, "they are told apart from what the host itself cuts");
 }
 
+/// A head that takes two KiB of a client becomes two hundred in the host. Of those that have come, one at a time is looked at and
+/// refused, on each thread; nothing waits in between.
+#[test]
+fn heads_that_are_refused_do_not_pile_up() {
+    const CONNECTIONS: usize = 20;
+    const HEADS: u32 = 128;
+    let process = TestHost::serving("hello").with("--log", "warn,taffrail=info,access=off").spawn();
+    let addr = process.addr();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let block = remembered_block("a", 1900);
+        let before = process.peak_memory();
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = Frames::connect(addr, &[]).await;
+            client.ask((1..).step_by(2).take(HEADS as usize), &block).await;
+            clients.push(client);
+        }
+        for client in &mut clients {
+            for _ in 0..HEADS {
+                client.next_of(HEADERS).await.expect("an answer");
+            }
+        }
+        let (grown, piled_up) = (process.peak_memory() - before, CONNECTIONS as u64 * u64::from(HEADS) * (190 << 10));
+        assert!(grown < piled_up / 4, "{} MiB", grown >> 20);
+        assert_eq!(get(addr, "/ping").await.status, 200);
+    });
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_until_one_ends_where_none_is_idle() {
     let host = TestHost::serving("echo").with("--max-connections", "2").start().await;

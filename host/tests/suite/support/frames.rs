@@ -15,6 +15,7 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
@@ -33,6 +34,25 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 pub fn get_block(path: &str) -> Vec<u8> {
     let path_length = u8::try_from(path.len()).expect("a short path");
     [&[0x82, 0x86, 0x01, 1, b'x', 0x04, path_length], path.as_bytes()].concat()
+}
+
+/// A field that the host is to remember: the latest of its dynamic table. Then that field again, so many times, in a byte each.
+pub fn remembered_block(name: &str, again: usize) -> Vec<u8> {
+    let name_length = u8::try_from(name.len()).expect("a short name");
+    [&get_block("/ping")[..], &[0x40, name_length], name.as_bytes(), &[0], &vec![0x80 | 62; again]].concat()
+}
+
+/// A field with a value of so many bytes, of which all but the last hundred are there.
+pub fn unfinished_block(size: usize) -> Vec<u8> {
+    let mut block = [&get_block("/ping")[..], &[0, 1, b'x', 127]].concat();
+    let mut rest = size - 127; // an integer with a prefix of seven bits (RFC 7541, 5.1)
+    while rest >= 128 {
+        block.push((rest % 128) as u8 | 128);
+        rest /= 128;
+    }
+    block.push(rest as u8);
+    block.resize(block.len() + size - 100, b'x');
+    block
 }
 
 /// A frame that was received.
@@ -69,9 +89,13 @@ impl Frames {
 
     /// Asks for a path on each of these streams.
     pub async fn get(&mut self, streams: impl Iterator<Item = u32>, path: &str) {
-        let block = get_block(path);
+        self.ask(streams, &get_block(path)).await;
+    }
+
+    /// Sends this block as the head of a request on each of these streams.
+    pub async fn ask(&mut self, streams: impl Iterator<Item = u32>, block: &[u8]) {
         let frames: Vec<u8> =
-            streams.flat_map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)).collect();
+            streams.flat_map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, block)).collect();
         self.send(&frames).await;
     }
 
