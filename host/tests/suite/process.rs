@@ -1,7 +1,12 @@
 //! The real binary: signals, exit status, log.
 
+use std::io::Write as _;
+use std::time::Duration;
+
 use rustix::process::Signal;
 
+use crate::metrics::sample;
+use crate::support::frames::PREFACE;
 use crate::support::*;
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -168,6 +173,71 @@ fn a_second_signal_ends_at_once() {
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(1));
     process.wait_for_line("asked twice");
+}
+
+/// What the host knows of a client when the signal comes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Known {
+    /// That it may be connected.
+    Nothing,
+    /// That it has its answer.
+    Answered,
+    /// A request that will not end.
+    InFlight,
+}
+
+const MOMENTS: [(&str, &[u8], Known); 15] = [
+    ("a silent connection", b"", Known::Nothing),
+    ("half a preface", b"PRI * HT", Known::Nothing),
+    ("a preface", PREFACE, Known::Nothing),
+    ("half a request line", b"GE", Known::Nothing),
+    ("half a head", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow:", Known::Nothing),
+    ("what is no HTTP", b"\x16\x03\x01\x02\x00", Known::Nothing),
+    ("a connection that is kept", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", Known::Answered),
+    ("half a head behind an answer", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT", Known::Answered),
+    ("an answer that failed", b"GET /trap HTTP/1.1\r\nHost: x\r\n\r\n", Known::Answered),
+    ("a guest that computes", b"GET /spin HTTP/1.1\r\nHost: x\r\n\r\n", Known::InFlight),
+    ("a guest that sleeps", b"GET /sleep HTTP/1.1\r\nHost: x\r\n\r\n", Known::InFlight),
+    ("half a body", b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nsome", Known::InFlight),
+    ("half a chunk", b"POST /late HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nso", Known::InFlight),
+    ("an endless answer that nobody reads", b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n", Known::InFlight),
+    (
+        "a request behind another",
+        b"GET /spin HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        Known::InFlight,
+    ),
+];
+
+/// The end takes no longer than what the flags say, and its status says whether a request was cut. With either signal, and asked once
+/// or twice; the moments of the start and of a log that nobody reads have tests of their own.
+#[test]
+fn a_signal_at_any_moment_ends_it_in_time_and_its_status_says_whether_something_was_cut() {
+    takes_longer(PATIENCE);
+    let at = |(moment, says, known): (&str, &[u8], Known), signal: Signal| {
+        let setup = TestHost::serving("menace").with("--drain-timeout", "1s").with("--header-timeout", "500ms");
+        let mut process = setup.with("--deadline", "1h").with("--body-timeout", "1h").spawn();
+        let mut client = std::net::TcpStream::connect(process.addr()).expect("the host accepts");
+        client.write_all(says).expect("sent");
+        block_on(eventually(moment, async || {
+            let text = get(process.admin(), "/metrics").await;
+            match known {
+                Known::Nothing => true,
+                Known::Answered => sample(text.text(), "taffrail_http_requests_total", "") >= 1.0,
+                Known::InFlight => sample(text.text(), "taffrail_requests_in_flight ", "") == 1.0,
+            }
+        }));
+        let since = std::time::Instant::now();
+        process.signal(signal);
+        let (status, took) = (process.wait(), since.elapsed());
+        // The drain's second and a goodbye's two, on a machine that is busy; without an end it would be an hour.
+        assert!(took < Duration::from_secs(20), "{moment}, {signal:?}: {took:?}");
+        assert_eq!(status.code(), Some(i32::from(known == Known::InFlight)), "{moment}, {signal:?}: {}", process.log());
+    };
+    std::thread::scope(|scope| {
+        for signal in [Signal::TERM, Signal::INT] {
+            scope.spawn(move || MOMENTS.into_iter().for_each(|moment| at(moment, signal)));
+        }
+    });
 }
 
 /// The compiler is stopped, so that it would never end by itself.
