@@ -208,8 +208,8 @@ const MOMENTS: [(&str, &[u8], Known); 15] = [
     ),
 ];
 
-/// The end takes no longer than what the flags say, and its status says whether a request was cut. With either signal, and asked once
-/// or twice; the moments of the start and of a log that nobody reads have tests of their own.
+/// The end takes no longer than what the flags say, and its status says whether a request was cut. With either signal; the moments of
+/// the start, a second signal and a log that nobody reads have tests of their own.
 #[test]
 fn a_signal_at_any_moment_ends_it_in_time_and_its_status_says_whether_something_was_cut() {
     takes_longer(PATIENCE);
